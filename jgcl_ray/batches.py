@@ -1,0 +1,43 @@
+"""What travels between stages: frozen dataclasses with named fields.
+
+Letters: B images in a batch, N training images (= memory rows), H x W image size, D embedding width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+# Degrees about the vertical axis by which a mesh is turned to a new view (GCL 3.1); 0 is the image's own view.
+NOVEL_VIEWS: tuple[int, ...] = (45, 90, 135, 180, 225, 270, 315)
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images without projections: warm-up, feature extraction, evaluation."""
+
+    image: torch.Tensor  # (B, 3, H, W) float32, ImageNet mean/std normalised
+    index: torch.Tensor  # (B,) int64, row of the data set and of the memory bank
+
+
+@dataclass(frozen=True)
+class PairedBatch:
+    """Images with the projection of the same person at the image's own view and at a drawn new one."""
+
+    image: torch.Tensor  # (B, 3, H, W) float32, ImageNet mean/std normalised
+    mesh: torch.Tensor  # (B, 1, H, W) float32, grey in [-1, 1], plain background
+    mesh_novel: torch.Tensor  # (B, 1, H, W) like mesh, turned by `view`
+    view: torch.Tensor  # (B,) int64, degrees, one of NOVEL_VIEWS
+    index: torch.Tensor  # (B,) int64, row of the data set and of the memory bank
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """One labelling of all training images."""
+
+    labels: np.ndarray  # (N,) int64, cluster of each row, -1 for outliers
+    eps: float  # the radius that DBSCAN used; NaN for methods without one
+    num_clusters: int
+    num_outliers: int

@@ -1,0 +1,198 @@
+"""The configuration: one root, a section per part, every field with a sentence.
+
+A run's YAML holds only what differs from the defaults here; `section.field=value` on the command line comes last.
+`python -m jgcl_ray.config` prints every field with its default and its sentence (configs/base.yaml).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from jgcl_ray.errors import UserError, exit_on_user_error
+
+# Ray workers run in another folder, often on another machine: a path is made absolute where it is typed.
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+
+class Section(BaseModel):
+    """A frozen group of fields; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+
+
+class RunConfig(Section):
+    name: str = Field("walkers", pattern=r"^[A-Za-z0-9][\w.-]*$", description="Name of the run's folder.")
+    root: AbsolutePath = Field(Path("runs"), validate_default=True, description="Folder of all runs.")
+    seed: int = Field(1, ge=0, description="Seed of every random draw of the run.")
+
+
+class DataConfig(Section):
+    name: Literal["market1501", "dukemtmc_reid", "msmt17", "folder", "walkers"] = Field(
+        "walkers", description="Which data set, or `folder` for your own crops without labels."
+    )
+    root: AbsolutePath | None = Field(
+        None, description="Folder of the data set; `walkers` renders into a cache when it is not given."
+    )
+    height: int = Field(256, ge=16, description="Height in pixels to which images are resized.")
+    width: int = Field(128, ge=8, description="Width in pixels to which images are resized.")
+    on_bad_image: Literal["error", "skip"] = Field(
+        "error", description="Stop at images that cannot be read, all named at once, or leave them out."
+    )
+    cache: bool = Field(False, description="Keep decoded uint8 images in memory after their first use.")
+    loader_workers: int = Field(
+        2, ge=0, description="Loader processes of each Ray worker; 0 loads in the worker itself."
+    )
+
+
+class MeshesConfig(Section):
+    source: Literal["folders", "parameters", "walkers"] = Field(
+        "walkers",
+        description="Where mesh projections come from: folders as the GCL authors hand them out, per-image SMPL "
+        "parameters, or the walkers' own.",
+    )
+    root: AbsolutePath | None = Field(
+        None, description="Folder with train/render, train/render_45, ... (source `folders`)."
+    )
+    parameters: AbsolutePath | None = Field(
+        None, description="npz with SMPL parameters per image (source `parameters`)."
+    )
+    smpl: AbsolutePath | None = Field(
+        None, description="SMPL model file, .npz or .pkl; without it the body is Anny."
+    )
+    renderer: Literal["auto", "embree", "pytorch3d"] = Field(
+        "auto", description="auto: PyTorch3D where there is a GPU and it is installed, else Embree."
+    )
+
+
+class WalkersConfig(Section):
+    preset: Literal["demo", "full"] = Field("demo", description="Size of the rendered set.")
+    seed: int = Field(1, ge=0, description="Seed of people, cameras and poses.")
+
+
+class Config(Section):
+    """The root: one section per part."""
+
+    run: RunConfig = Field(default_factory=RunConfig, description="The run itself.")
+    data: DataConfig = Field(default_factory=DataConfig, description="Images.")
+    meshes: MeshesConfig = Field(default_factory=MeshesConfig, description="Bodies and their projections.")
+    walkers: WalkersConfig = Field(default_factory=WalkersConfig, description="The rendered benchmark.")
+
+
+def configs_folder() -> Path:
+    """Folder of the shipped YAML files: inside the installed package, or the top level of a checkout."""
+    packaged = Path(__file__).parent / "configs"
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def find_config(source: str | Path) -> Path:
+    """Path of a YAML file given by path, or by name (`walkers`, `configs/walkers.yaml`) among the shipped ones."""
+    given = Path(source).expanduser()
+    if given.is_file():
+        return given
+    shipped = configs_folder() / f"{given.name.removesuffix('.yaml')}.yaml"
+    if given.parent in (Path(), Path("configs")) and shipped.is_file():
+        return shipped
+    known = ", ".join(sorted(path.stem for path in configs_folder().glob("*.yaml")))
+    raise UserError(f"no config file {str(source)!r}: give a path, or the name of a shipped one ({known})")
+
+
+def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The defaults, then the YAML file `source` (path or shipped name), then `section.field=value` overrides.
+
+    Raises UserError, in one line that names the key, the value and what is allowed.
+    """
+    tree: dict[str, Any] = _read_yaml(find_config(source)) if source is not None else {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"{override!r} is not of the form section.field=value")
+        _set(tree, key.strip().split("."), _parse_value(key, text))
+    return validate(tree)
+
+
+def validate(tree: Mapping[str, Any]) -> Config:
+    """A nested mapping as a Config; UserError in one line otherwise."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first, *others = error.errors()
+        more = f" (and {len(others)} more)" if others else ""
+        raise UserError(_one_line(first) + more) from None
+
+
+def to_yaml(config: Config) -> str:
+    """The whole merged configuration as YAML that `load_config` reads back to an equal Config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: holds a {type(tree).__name__}, expected sections with fields")
+    return tree
+
+
+def _parse_value(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"{key}={text}: the value is not YAML; quote it") from None
+
+
+def _set(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    for depth, name in enumerate(path[:-1]):
+        inner = tree.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{'.'.join(path)}: {'.'.join(path[: depth + 1])} is a field, not a section")
+        tree = inner
+    tree[path[-1]] = value
+
+
+def _one_line(error: Any) -> str:
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        section: type[BaseModel] = Config
+        for name in path[:-1]:
+            annotation = section.model_fields[name].annotation
+            assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+            section = annotation
+        known = list(section.model_fields)
+        close = difflib.get_close_matches(path[-1], known, n=1)
+        meant = f"did you mean {'.'.join([*path[:-1], close[0]])}? " if close else ""
+        return f"{key}={error['input']!r}: no such field; {meant}known: {', '.join(known)}"
+    return f"{key}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def describe() -> str:
+    """Every field with its default and its sentence, as YAML with comments (configs/base.yaml)."""
+    lines = [
+        "# Every field with its default. Written by `python -m jgcl_ray.config`; a run's YAML holds only what differs."
+    ]
+    for name, section in Config.model_fields.items():
+        lines += ["", f"# {section.description}", f"{name}:"]
+        assert isinstance(section.annotation, type) and issubclass(section.annotation, BaseModel)
+        for field_name, field in section.annotation.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            value = default.as_posix() if isinstance(default, Path) else default
+            lines.append(f"  # {field.description}")
+            lines.append(f"  {field_name}: {json.dumps(value)}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        sys.stdout.write(describe())
