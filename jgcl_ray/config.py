@@ -64,9 +64,7 @@ class MeshesConfig(Section):
     parameters: AbsolutePath | None = Field(
         None, description="npz with SMPL parameters per image (source `parameters`)."
     )
-    smpl: AbsolutePath | None = Field(
-        None, description="SMPL model file, .npz or .pkl; without it the body is Anny."
-    )
+    smpl: AbsolutePath | None = Field(None, description="SMPL model file, .npz or .pkl; without it the body is Anny.")
     renderer: Literal["auto", "embree", "pytorch3d"] = Field(
         "auto", description="auto: PyTorch3D where there is a GPU and it is installed, else Embree."
     )
@@ -180,7 +178,7 @@ def _one_line(error: Any) -> str:
 def describe() -> str:
     """Every field with its default and its sentence, as YAML with comments (configs/base.yaml)."""
     lines = [
-        "# Every field with its default. Written by `python -m jgcl_ray.config`; a run's YAML holds only what differs."
+        "# Every field with its default, as `python -m jgcl_ray.config` prints it; a YAML holds only what differs."
     ]
     for name, section in Config.model_fields.items():
         lines += ["", f"# {section.description}", f"{name}:"]
