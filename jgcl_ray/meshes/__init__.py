@@ -1,0 +1,1 @@
+"""Bodies, renderers and the projections that guide the generator to a new view."""
