@@ -20,6 +20,8 @@ from jgcl_ray.errors import UserError, exit_on_user_error
 
 # Ray workers run in another folder, often on another machine: a path is made absolute where it is typed.
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+# Where the GCL paper and its authors' implementation compute different things.
+Formulation = Literal["paper", "official"]
 
 
 class Section(BaseModel):
@@ -75,6 +77,25 @@ class WalkersConfig(Section):
     seed: int = Field(1, ge=0, description="Seed of people, cameras and poses.")
 
 
+class MemoryBankConfig(Section):
+    temperature: float = Field(0.04, gt=0, description="Temperature of the contrast between views and memory.")
+    negatives: int = Field(
+        8192, ge=1, description="Negatives drawn for each image, all there are if fewer have another label."
+    )
+    momentum: float = Field(0.2, ge=0, lt=1, description="Share of a row that stays when its image is seen.")
+    sharded: bool = Field(False, description="Spread the rows over the workers instead of a copy on each.")
+
+
+class CentroidMemoryConfig(Section):
+    temperature: float = Field(0.05, gt=0, description="Temperature of the contrast against cluster centroids.")
+    momentum: float = Field(0.1, ge=0, lt=1, description="Share of a centroid that stays at each update.")
+    query: Literal["each", "hardest", "mean"] = Field(
+        "each",
+        description="What a centroid takes from its images in a batch: one after the other, the least similar one, "
+        "or their mean.",
+    )
+
+
 class Config(Section):
     """The root: one section per part."""
 
@@ -82,6 +103,12 @@ class Config(Section):
     data: DataConfig = Field(default_factory=DataConfig, description="Images.")
     meshes: MeshesConfig = Field(default_factory=MeshesConfig, description="Bodies and their projections.")
     walkers: WalkersConfig = Field(default_factory=WalkersConfig, description="The rendered benchmark.")
+    memory_bank: MemoryBankConfig = Field(
+        default_factory=MemoryBankConfig, description="Momentum row per training image, for the joint stage."
+    )
+    centroid_memory: CentroidMemoryConfig = Field(
+        default_factory=CentroidMemoryConfig, description="Momentum row per cluster, for the warm-up."
+    )
 
 
 def configs_folder() -> Path:
