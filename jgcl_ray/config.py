@@ -96,6 +96,84 @@ class CentroidMemoryConfig(Section):
     )
 
 
+class EncoderConfig(Section):
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet50_ibn_a"] = Field(
+        "resnet50", description="Backbone of the identity encoder; stride of its last stage 1."
+    )
+    head: Literal["linear", "pool"] = Field(
+        "linear",
+        description="Embedding: pool, Linear, batch norm (width below), or pool, batch norm (backbone's width).",
+    )
+    embedding: int = Field(512, ge=1, description="Width D of the embedding, for the head `linear`.")
+    pooling: Literal["average", "gem"] = Field("average", description="Pooling of the last map for the embedding.")
+    weights: Literal["imagenet", "random"] = Field("imagenet", description="What the backbone starts from.")
+    weights_file: AbsolutePath | None = Field(
+        None, description="File with ImageNet weights under torchvision's names; null: downloaded once."
+    )
+    separate_batch_norm: bool = Field(
+        True,
+        description="Running statistics of their own for generated images; false mixes them with the real ones'.",
+    )
+
+
+class GeneratorConfig(Section):
+    width: int = Field(
+        16, ge=1, description="Channels of the structure encoder's first layer; all others scale with it."
+    )
+    style_width: int = Field(512, ge=1, description="Hidden width of the networks that give the AdaIN parameters.")
+
+
+class DiscriminatorConfig(Section):
+    width: int = Field(32, ge=1, description="Channels of the discriminator's first layers.")
+    scales: int = Field(3, ge=1, description="How many times the image is judged, each time at half the size.")
+
+
+class LossesConfig(Section):
+    """Weights under the names of the terms in the log; a term of weight 0 is not computed."""
+
+    formulation: Formulation = Field(
+        "paper", description="Of feature and contrast losses: the paper's, or that of its authors' implementation."
+    )
+    image_reconstruction: float = Field(5.0, ge=0, description="Weight of |x_rec - x|.")
+    image_cycle: float = Field(5.0, ge=0, description="Weight of |x_cyc - x|.")
+    feature_reconstruction: float = Field(5.0, ge=0, description="Weight of |code(x_rec) - code(x)| (`official`).")
+    feature_novel: float = Field(5.0, ge=0, description="Weight of |code(x_nv) - code(x)| (`paper`).")
+    feature_cycle: float = Field(5.0, ge=0, description="Weight of |code(x_cyc) - code(x)|.")
+    adversarial_reconstruction: float = Field(1.0, ge=0, description="Weight of the generator's LSGAN loss on x_rec.")
+    adversarial_novel: float = Field(1.0, ge=0, description="Weight of the generator's LSGAN loss on x_nv.")
+    adversarial_cycle: float = Field(1.0, ge=0, description="Weight of the generator's LSGAN loss on x_cyc.")
+    contrast_image: float = Field(1.0, ge=0, description="Weight of L_vi (joint stage).")
+    contrast_views: float = Field(1.0, ge=0, description="Weight of L_vi' (joint stage).")
+    contrast_novel: float = Field(1.0, ge=0, description="Weight of L_vi'' (joint stage).")
+    discriminator_reconstruction: float = Field(
+        1.0, ge=0, description="Weight of the discriminator's loss on x_rec and x, penalty included."
+    )
+    discriminator_novel: float = Field(1.0, ge=0, description="Weight of the discriminator's loss on x_nv and x.")
+    discriminator_cycle: float = Field(1.0, ge=0, description="Weight of the discriminator's loss on x_cyc and x.")
+    gradient_penalty: float = Field(
+        0.01, ge=0, description="Weight, inside each discriminator loss, of the squared gradient on real images."
+    )
+
+
+class OptimConfig(Section):
+    generator_lr: float = Field(1e-4, gt=0, description="Adam, of structure encoder and generator.")
+    discriminator_lr: float = Field(1e-4, gt=0, description="Adam, of the discriminator.")
+    adam_betas: tuple[float, float] = Field((0.0, 0.999), description="Adam's betas.")
+    encoder_lr: float = Field(
+        3.5e-4, gt=0, description="SGD with Nesterov momentum, of the encoder in the joint stage."
+    )
+    encoder_momentum: float = Field(0.9, gt=0, lt=1, description="Nesterov momentum of the encoder's SGD.")
+    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty in all optimisers.")
+
+
+class PrecisionConfig(Section):
+    dtype: Literal["float32", "bf16"] = Field(
+        "float32", description="bf16: convolutions and matrix products by autocast; norms and losses stay in float32."
+    )
+    channels_last: bool = Field(True, description="Keep channels innermost in memory.")
+    compile: bool = Field(False, description="Compile the networks by torch.compile on first use.")
+
+
 class Config(Section):
     """The root: one section per part."""
 
@@ -103,6 +181,16 @@ class Config(Section):
     data: DataConfig = Field(default_factory=DataConfig, description="Images.")
     meshes: MeshesConfig = Field(default_factory=MeshesConfig, description="Bodies and their projections.")
     walkers: WalkersConfig = Field(default_factory=WalkersConfig, description="The rendered benchmark.")
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig, description="The identity encoder E_id.")
+    generator: GeneratorConfig = Field(
+        default_factory=GeneratorConfig, description="The structure encoder E_str and the generator G."
+    )
+    discriminator: DiscriminatorConfig = Field(
+        default_factory=DiscriminatorConfig, description="The multi-scale discriminator D."
+    )
+    losses: LossesConfig = Field(default_factory=LossesConfig, description="Weights of the loss terms.")
+    optim: OptimConfig = Field(default_factory=OptimConfig, description="Optimisers.")
+    precision: PrecisionConfig = Field(default_factory=PrecisionConfig, description="Number formats and layout.")
     memory_bank: MemoryBankConfig = Field(
         default_factory=MemoryBankConfig, description="Momentum row per training image, for the joint stage."
     )
