@@ -48,7 +48,19 @@ class DataConfig(Section):
     on_bad_image: Literal["error", "skip"] = Field(
         "error", description="Stop at images that cannot be read, all named at once, or leave them out."
     )
-    cache: bool = Field(False, description="Keep decoded uint8 images in memory after their first use.")
+    cache: bool = Field(
+        False, description="Keep resized uint8 images in memory after their first use: 98 KB each at 256 x 128."
+    )
+    batch_size: int = Field(16, ge=1, description="Images in a batch of stages 2 and 3, over all workers together.")
+    identities_per_batch: int = Field(
+        16, ge=1, description="P: identities in a batch of the warm-up, over all workers together."
+    )
+    images_per_identity: int = Field(4, ge=1, description="K: images of each identity in a batch of the warm-up.")
+    flip_probability: float = Field(0.5, ge=0, le=1, description="How often the warm-up mirrors an image.")
+    crop_padding: int = Field(
+        10, ge=0, description="Pixels of black around an image out of which the warm-up crops it again; 0 for none."
+    )
+    erasing_probability: float = Field(0.5, ge=0, le=1, description="How often the warm-up erases a rectangle.")
     loader_workers: int = Field(
         2, ge=0, description="Loader processes of each Ray worker; 0 loads in the worker itself."
     )

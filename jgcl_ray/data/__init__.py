@@ -1,0 +1,1 @@
+"""Images: data sets, loading, sampling, and the rendered walkers."""

@@ -1,0 +1,221 @@
+"""What every data set is read into: splits of rows in one order on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from jgcl_ray.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+UNKNOWN_CAMERA = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """N images in the order of their relative paths, code point by code point: the same on every machine.
+
+    Row i of the training split is row i of the memory bank.
+    """
+
+    folder: Path  # absolute
+    paths: tuple[str, ...]  # N, relative to folder, with forward slashes, strictly ascending
+    identities: np.ndarray | None  # (N,) int64; 0 marks distractors; None where nobody labelled them
+    cameras: np.ndarray  # (N,) int64, -1 unknown
+
+    def __post_init__(self) -> None:
+        for labels in (self.cameras, self.identities):
+            assert labels is None or (labels.dtype == np.int64 and labels.shape == (len(self.paths),))
+        assert all(before < after for before, after in zip(self.paths, self.paths[1:], strict=False)), "rows in order"
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, row: int) -> Path:
+        """Absolute path of the image in `row`."""
+        return self.folder / self.paths[row]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of the rows: equal on two machines exactly if row i is the same file name on both, for all i."""
+        return hashlib.sha256("\0".join(self.paths).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def take(self, rows: np.ndarray) -> Split:
+        """The split with only `rows`: (M,) ascending row numbers, or (N,) bool."""
+        kept = np.arange(len(self))[rows]
+        identities = None if self.identities is None else self.identities[kept]
+        paths = tuple(self.paths[row] for row in kept)
+        return replace(self, paths=paths, identities=identities, cameras=self.cameras[kept])
+
+
+@dataclass(frozen=True, eq=False)
+class ReidDataset:
+    """A data set: what trains, and where somebody labelled them, what is searched for and among what."""
+
+    name: str
+    root: Path  # absolute; the inner folder, where that was found
+    train: Split
+    query: Split | None = None  # without junk (identity -1), like the gallery
+    gallery: Split | None = None
+    validation: Split | None = None  # the authors' own validation list, whose rows are part of train as well
+    camera_names: Mapping[int, str] = field(default_factory=dict)  # where cameras have names rather than numbers
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that there are, by name."""
+        named = {"train": self.train, "query": self.query, "gallery": self.gallery, "validation": self.validation}
+        return {name: split for name, split in named.items() if split is not None}
+
+
+@dataclass(frozen=True)
+class Published:
+    """The counts that a data set's authors published."""
+
+    train: int
+    query: int
+    gallery: int
+    train_identities: int
+    test_identities: int
+    cameras: int
+
+    def compare(self, dataset: ReidDataset) -> None:
+        """Warn, once, about every count that differs."""
+        query, gallery = dataset.query, dataset.gallery
+        assert query is not None and gallery is not None
+        found = {
+            "train images": (len(dataset.train), self.train),
+            "query images": (len(query), self.query),
+            "gallery images": (len(gallery), self.gallery),
+            "train identities": (_distinct(dataset.train.identities), self.train_identities),
+            "query identities": (_distinct(query.identities), self.test_identities),
+            "cameras": (_distinct(dataset.train.cameras), self.cameras),
+        }
+        differing = [f"{n:,} {what} instead of {right:,}" for what, (n, right) in found.items() if n != right]
+        if differing:
+            warnings.warn(f"{dataset.root} is not {dataset.name} as published: {', '.join(differing)}", stacklevel=2)
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """One image before it has a row."""
+
+    path: str
+    identity: int
+    camera: int
+
+
+def labelled_split(folder: Path, images: Sequence[NamedImage]) -> Split:
+    """Images in any order as a split with identities."""
+    ordered = sorted(images, key=lambda image: image.path)
+    return Split(
+        folder=folder,
+        paths=tuple(image.path for image in ordered),
+        identities=np.array([image.identity for image in ordered], dtype=np.int64),
+        cameras=np.array([image.camera for image in ordered], dtype=np.int64),
+    )
+
+
+def visible(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Entries of a folder without hidden ones and what macOS leaves in archives (`__MACOSX`, `._0002.jpg`)."""
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith((".", "__MACOSX")))
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name ends like an image."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def image_names(folder: Path) -> list[str]:
+    """Names of the images that lie in `folder` itself; UserError where it is missing or holds none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; unpack the data set again, or correct data.root")
+    names = [entry.name for entry in visible(folder) if is_image(entry.name) and entry.is_file()]
+    if not names:
+        raise UserError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)}); unpack the data set again")
+    return names
+
+
+def existing_root(root: Path | None, title: str) -> Path:
+    """`data.root` as a folder that is there."""
+    if root is None:
+        raise UserError(f"data.root is not set: give the folder that holds {title}, data.root=FOLDER")
+    if not root.is_dir():
+        found = "a file, not a folder" if root.exists() else "no such folder"
+        raise UserError(f"data.root={root}: {found}; give the folder that holds {title}")
+    return root.absolute()
+
+
+def locate(root: Path | None, title: str, inner: Sequence[str], layouts: Sequence[Sequence[str]]) -> Path:
+    """The folder that holds one of the layouts (or a part of one): `root`, or the usual folder inside it.
+
+    inner: names of the folder into which the authors' archive unpacks, in any case. layouts: names of sub-folders.
+    """
+    root = existing_root(root, title)
+    parts = {part for layout in layouts for part in layout}
+
+    def holds_a_part(folder: Path) -> bool:
+        return any((folder / part).is_dir() for part in parts)
+
+    if holds_a_part(root):
+        return root
+    usual = {name.lower() for name in inner}
+    inside = sorted(
+        root / entry.name
+        for entry in visible(root)
+        if entry.name.lower() in usual and holds_a_part(root / entry.name)
+    )
+    if len(inside) > 1:
+        names = " and ".join(folder.name for folder in inside)
+        raise UserError(f"data.root={root} holds {names}: give one of them")
+    if not inside:
+        wanted = " or ".join("/, ".join(layout) + "/" for layout in layouts)
+        raise UserError(
+            f"data.root={root}: no {title} here; expected the folder that holds {wanted} (or {inner[0]}/ with them)"
+        )
+    return inside[0]
+
+
+def check_disjoint(dataset: ReidDataset) -> None:
+    """UserError where a person to be trained on is also searched for: scores would mean nothing."""
+    assert dataset.query is not None and dataset.gallery is not None
+    train = dataset.train
+    assert train.identities is not None and dataset.query.identities is not None
+    assert dataset.gallery.identities is not None
+    tested = np.union1d(dataset.query.identities, dataset.gallery.identities)
+    shared = np.intersect1d(train.identities, tested[tested > 0])
+    if shared.size:
+        example = train.path(int(np.flatnonzero(train.identities == shared[0])[0]))
+        raise UserError(
+            f"{dataset.root}: {shared.size:,} identities are both in train and in query or gallery, first "
+            f"{shared[0]} ({example}): take them out of one of the two, or renumber them"
+        )
+
+
+def warn_of_one_camera(dataset: ReidDataset) -> None:
+    """Warn where the training images come from one known camera only."""
+    cameras = np.unique(dataset.train.cameras)
+    if cameras.size == 1 and cameras[0] != UNKNOWN_CAMERA:
+        name = dataset.camera_names.get(int(cameras[0]), str(cameras[0]))
+        warnings.warn(
+            f"{dataset.train.folder}: all training images are from one camera ({name}); an encoder for several "
+            "cameras needs images of each, data.name=folder reads one folder per camera",
+            stacklevel=2,
+        )
+
+
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """Sort key by which cam2 comes before cam10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
+
+
+def _distinct(labels: np.ndarray | None) -> int:
+    return 0 if labels is None else int(np.unique(labels).size)
