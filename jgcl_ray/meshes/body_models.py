@@ -47,6 +47,17 @@ class AnnyBody:
         output = self._run(shape, pose)
         return output["vertices"].numpy().astype(np.float32)
 
+    @torch.no_grad()
+    def joint_positions(self, shape: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        """Positions of the joints (B, J, 3) float32, metres; arguments as for `vertices`."""
+        return self._run(shape, pose)["bone_poses"][..., :3, 3].numpy().astype(np.float32)
+
+    def joint_weights(self) -> np.ndarray:
+        """How much each vertex moves with each joint, (V, J) float32, rows sum to one."""
+        weights, joints = self._model.vertex_bone_weights, self._model.vertex_bone_indices
+        dense = torch.zeros(len(weights), len(self.joints)).scatter_add_(1, joints.long(), weights.float())
+        return dense.numpy()
+
     def _run(self, shape: np.ndarray, pose: np.ndarray) -> dict[str, torch.Tensor]:
         transforms = torch.eye(4).repeat(*pose.shape[:2], 1, 1)
         transforms[..., :3, :3] = torch.as_tensor(pose, dtype=torch.float32)

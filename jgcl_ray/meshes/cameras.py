@@ -40,6 +40,7 @@ class Camera:
     position: np.ndarray  # (3,) centre of projection in the world, metres
     focal: float  # pixels
     center: tuple[float, float]  # principal point (x, y), pixels
+    stretch: float = 1.0  # focal length along x over that along y: pictures resized out of proportion
 
     @classmethod
     def look_at(
@@ -83,18 +84,29 @@ class Camera:
         pivot = np.asarray(pivot, float)
         return replace(self, rotation=self.rotation @ turn.T, position=turn @ (self.position - pivot) + pivot)
 
+    def resized(self, vertical: float, horizontal: float) -> Camera:
+        """This camera's picture enlarged by the two factors: (H, W) becomes (vertical * H, horizontal * W)."""
+        return replace(
+            self,
+            focal=self.focal * vertical,
+            center=(self.center[0] * horizontal, self.center[1] * vertical),
+            stretch=self.stretch * horizontal / vertical,
+        )
+
     def project(self, points: np.ndarray) -> np.ndarray:
         """World points (..., 3) -> (..., 3): x and y in pixels, depth along the forward axis in metres."""
         local = (np.asarray(points, float) - self.position) @ self.rotation.T
         depth = local[..., 2:]
-        return np.concatenate([local[..., :2] / depth * self.focal + np.asarray(self.center), depth], axis=-1)
+        focal = self.focal * np.array([self.stretch, 1.0])
+        return np.concatenate([local[..., :2] / depth * focal + np.asarray(self.center), depth], axis=-1)
 
-    def rays(self, height: int, width: int) -> np.ndarray:
+    def rays(self, height: int, width: int, window: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
         """Direction of each pixel's ray in the world, (H, W, 3) float32, of length 1 along the forward axis.
 
-        The distance travelled along such a ray is therefore the depth.
+        The distance travelled along such a ray is therefore the depth. `window`: only these rows and columns.
         """
-        x = (np.arange(width) + 0.5 - self.center[0]) / self.focal
-        y = (np.arange(height) + 0.5 - self.center[1]) / self.focal
-        right, down, forward = self.rotation
-        return (x[None, :, None] * right + y[:, None, None] * down + forward).astype(np.float32)
+        x = (np.arange(width)[window[1]] + 0.5 - self.center[0]) / (self.focal * self.stretch)
+        y = (np.arange(height)[window[0]] + 0.5 - self.center[1]) / self.focal
+        right, down, forward = self.rotation.astype(np.float32)
+        along_x = x.astype(np.float32)[:, None] * right + forward
+        return along_x[None] + (y.astype(np.float32)[:, None] * down)[:, None]
