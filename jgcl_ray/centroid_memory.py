@@ -44,7 +44,7 @@ class CentroidMemory:
             raise ValueError(
                 f"labels must be 0 .. {clusters - 1} without gaps: {int(missing.nonzero()[0])} is missing"
             )
-        sums = torch.zeros(clusters + 1, features.shape[1])
+        sums = torch.zeros(clusters + 1, features.shape[1], dtype=torch.float32)
         groups = torch.where(labels < 0, clusters, labels)
         for part, group in zip(features.split(8192), groups.split(8192), strict=True):
             sums.index_add_(0, group, F.normalize(part.cpu().float(), dim=1))
