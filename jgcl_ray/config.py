@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jgcl_ray.errors import UserError, exit_on_user_error
 
@@ -186,6 +186,55 @@ class PrecisionConfig(Section):
     compile: bool = Field(False, description="Compile the networks by torch.compile on first use.")
 
 
+class PseudoLabelsConfig(Section):
+    method: Literal["dbscan", "hdbscan"] = Field(
+        "dbscan", description="How the graph of distances is cut in clusters."
+    )
+    distance: Literal["jaccard", "camera_aware_jaccard"] = Field(
+        "jaccard", description="k-reciprocal Jaccard distance, or CA-Jaccard, which corrects it for the camera."
+    )
+    k1: int = Field(30, ge=1, description="Nearest rows whose reciprocity counts, the row itself included.")
+    k2: int = Field(6, ge=1, description="Nearest rows over which a row's weights are averaged, itself included.")
+    k1_intra: int = Field(5, ge=1, description="CA-Jaccard: other rows of the same camera whose reciprocity counts.")
+    k1_inter: int = Field(20, ge=1, description="CA-Jaccard: rows of other cameras whose reciprocity counts.")
+    k2_intra: int = Field(3, ge=1, description="CA-Jaccard: rows of the same camera, itself included, averaged over.")
+    k2_inter: int = Field(3, ge=0, description="CA-Jaccard: rows of other cameras averaged over.")
+    rho: float = Field(
+        0.002, gt=0, le=1, description="DBSCAN's eps is the mean of this share of all pairs, the nearest ones."
+    )
+    eps: float | None = Field(None, gt=0, le=1, description="Fixed eps of DBSCAN instead of the one that rho gives.")
+    min_samples: int = Field(
+        4, ge=1, description="Rows within eps, itself included, that make a core row; smallest cluster of HDBSCAN."
+    )
+    single_camera: Literal["keep", "drop", "weigh"] = Field(
+        "keep", description="Clusters of low camera entropy: keep, make outliers, or weigh by that entropy."
+    )
+    min_camera_entropy: float = Field(
+        0.0, ge=0, description="`drop` makes outliers of clusters up to this entropy in nats; 0: one camera only."
+    )
+    neighbours: Literal["auto", "exact", "hnsw", "ivf"] = Field(
+        "auto", description="Search for nearest rows; auto: exact up to 250,000 rows, else ivf."
+    )
+    min_recall: float = Field(
+        0.98, gt=0, le=1, description="Share of true neighbours that an approximate search must find in a sample."
+    )
+    num_cpus: float = Field(1, ge=0, description="CPUs of the clustering actor; 0: every core of its node.")
+    num_gpus: float = Field(0, ge=0, description="GPUs of the clustering actor, or a fraction of one.")
+    background: bool = Field(
+        False,
+        validation_alias=AliasChoices("async", "background"),
+        description="Also spelled `async`: cluster while an epoch trains on the labels before.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PseudoLabelsConfig:
+        if self.k2 > self.k1:
+            raise ValueError(f"k2 = {self.k2} is more than k1 = {self.k1}; lower k2")
+        if self.k2_intra > self.k1_intra + 1 or self.k2_inter > self.k1_inter:
+            raise ValueError("CA-Jaccard averages over more rows (k2_*) than it looks at (k1_*); lower k2_*")
+        return self
+
+
 class Config(Section):
     """The root: one section per part."""
 
@@ -208,6 +257,9 @@ class Config(Section):
     )
     centroid_memory: CentroidMemoryConfig = Field(
         default_factory=CentroidMemoryConfig, description="Momentum row per cluster, for the warm-up."
+    )
+    pseudo_labels: PseudoLabelsConfig = Field(
+        default_factory=PseudoLabelsConfig, description="Distances, clustering and the actor that does both."
     )
 
 
