@@ -5,20 +5,38 @@ Anny (free, NAVER, Apache-2.0) is the default; SMPL through `smplx` where the us
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+
+from jgcl_ray.errors import UserError
+from jgcl_ray.meshes.smpl_files import read_smpl
+
+
+@dataclass(frozen=True)
+class PosedBodies:
+    """Bodies in the frame of their pose's root rotation: the world's, or a camera's."""
+
+    vertices: np.ndarray  # (B, V, 3) float32, metres
+    root: np.ndarray  # (B, 3) float32, where the root joint (the pelvis) is
 
 
 class BodyModel(Protocol):
     """A rigged body of fixed topology."""
 
     faces: np.ndarray  # (F, 3) int32
+    num_joints: int  # J
+
+    def posed(self, shape: np.ndarray, pose: np.ndarray) -> PosedBodies:
+        """The bodies of shape (B, S) with rotations of the joints (B, J, 3, 3), the root first."""
+        ...
 
     def vertices(self, shape: np.ndarray, pose: np.ndarray) -> np.ndarray:
-        """Vertices (B, V, 3) float32 in metres for shape (B, S) and rotations of the joints (B, J, 3, 3)."""
+        """The vertices alone, (B, V, 3) float32 in metres."""
         ...
 
 
@@ -69,7 +87,63 @@ class AnnyBody:
         return output
 
 
+class SMPLBody:
+    """SMPL (Loper et al., SIGGRAPH Asia 2015) from the user's file: S betas, at most the file's; J = 24 joints.
+
+    y up, facing z, before the root's rotation, which in the parameters of HMR and its kin turns it into the camera's
+    axes (y down, facing -z).
+    """
+
+    def __init__(self, path: Path) -> None:
+        arrays = read_smpl(path)
+        self.faces = arrays.faces
+        self.num_joints = len(arrays.parents)
+        self.num_betas = arrays.shape_directions.shape[2]
+        self._path = path
+        self._template = torch.from_numpy(arrays.template)
+        self._shape_directions = torch.from_numpy(arrays.shape_directions)
+        self._pose_directions = torch.from_numpy(arrays.pose_directions).flatten(0, 1).T.contiguous()
+        self._joint_regressor = torch.from_numpy(arrays.joint_regressor)
+        self._weights = torch.from_numpy(arrays.weights)
+        self._parents = torch.from_numpy(arrays.parents)
+
+    @torch.no_grad()
+    def posed(self, shape: np.ndarray, pose: np.ndarray) -> PosedBodies:
+        """See BodyModel."""
+        from smplx.lbs import lbs
+
+        if shape.shape[1] > self.num_betas:
+            raise UserError(f"{self._path} has {self.num_betas} betas, the parameters have {shape.shape[1]}")
+        vertices, joints = lbs(
+            torch.as_tensor(shape, dtype=torch.float32),
+            torch.as_tensor(pose, dtype=torch.float32),
+            self._template,
+            self._shape_directions[:, :, : shape.shape[1]],
+            self._pose_directions,
+            self._joint_regressor,
+            self._parents,
+            self._weights,
+            pose2rot=False,
+        )
+        return PosedBodies(vertices.numpy(), joints[:, 0].numpy())
+
+    def vertices(self, shape: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        """See BodyModel."""
+        return self.posed(shape, pose).vertices
+
+
 @lru_cache(maxsize=1)
 def anny_body() -> AnnyBody:
     """The process's Anny body; loading takes seconds."""
     return AnnyBody()
+
+
+@lru_cache(maxsize=1)
+def smpl_body(path: Path) -> SMPLBody:
+    """The process's SMPL body of this file."""
+    return SMPLBody(path)
+
+
+def open_body(smpl: Path | None) -> AnnyBody | SMPLBody:
+    """SMPL where its file is given, else Anny."""
+    return anny_body() if smpl is None else smpl_body(smpl)

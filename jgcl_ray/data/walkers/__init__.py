@@ -1,0 +1,9 @@
+"""The walkers: a re-identification benchmark that the project renders itself; nothing to download.
+
+people.py who they are, gait.py how they walk, figure.py and paint.py their clothes, scenes.py the cameras,
+photographer.py the picture, plan.py which pictures, rendering.py the files.
+"""
+
+from jgcl_ray.data.walkers.rendering import PRESETS, VIEWS, WalkersSize, ensure_rendered, mesh_folder, render
+
+__all__ = ["PRESETS", "VIEWS", "WalkersSize", "ensure_rendered", "mesh_folder", "render"]

@@ -1,0 +1,71 @@
+"""`python -m jgcl_ray.data.walkers --out DIR`: render a set of walkers."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from jgcl_ray.config import WalkersConfig
+from jgcl_ray.data.walkers.plan import TRAIN_SHARE
+from jgcl_ray.data.walkers.rendering import PRESETS, WalkersSize, ensure_rendered, render
+from jgcl_ray.data.walkers.sheet import contact_sheet
+from jgcl_ray.errors import UserError, exit_on_user_error
+
+
+def main() -> None:
+    """Parse, render, draw the sheet."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jgcl_ray.data.walkers",
+        description="Render people walking before six cameras: a re-identification data set in Market-1501's layout, "
+        "with mesh projections (meshes/) and the truth about every photo (views.npz).",
+    )
+    parser.add_argument("--out", type=Path, help="folder to write; the cache when not given")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="demo", help="size of the set (default: demo)")
+    parser.add_argument("--identities", type=int, help="people in train and test together, 60 %% of them in train")
+    parser.add_argument("--images", type=int, help="photos of each identity")
+    parser.add_argument("--true-views", type=int, help="photos that are also taken from the seven other views")
+    parser.add_argument("--height", type=int, help="height of projections and true views in pixels")
+    parser.add_argument("--seed", type=int, default=1, help="another seed, other people (default: 1)")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    parser.add_argument("--sheet", type=Path, help="also write a contact sheet (PNG) of the set")
+    arguments = parser.parse_args()
+    with exit_on_user_error():
+        size = _size(arguments)
+        if arguments.out is None:
+            if size != PRESETS[arguments.preset]:
+                raise UserError("--out is needed for a set of your own size; the cache holds presets only")
+            out = ensure_rendered(WalkersConfig(preset=arguments.preset, seed=arguments.seed))
+        else:
+            out = arguments.out.expanduser().absolute()
+            render(out, size, arguments.seed, arguments.workers)
+        print(f"walkers: {out}")
+        if arguments.sheet is not None:
+            contact_sheet(out).save(arguments.sheet)
+            print(f"sheet: {arguments.sheet}")
+
+
+def _size(arguments: argparse.Namespace) -> WalkersSize:
+    size = PRESETS[arguments.preset]
+    for name, least in (
+        ("identities", 4),
+        ("images", 4),
+        ("true_views", 0),
+        ("height", 32),
+        ("seed", 0),
+        ("workers", 1),
+    ):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+    if arguments.height is not None and arguments.height % 2:
+        raise UserError(f"--height {arguments.height}: must be even, the width is half of it")
+    if arguments.identities is not None:
+        train = round(TRAIN_SHARE * arguments.identities)
+        size = replace(size, train=train, test=arguments.identities - train)
+    changes = {name: getattr(arguments, name) for name in ("images", "true_views", "height")}
+    return replace(size, **{name: value for name, value in changes.items() if value is not None})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""A walker before a camera: the photo, as a detector would have cut it out, and the mesh projections that fit it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from jgcl_ray.data.walkers.figure import Figure
+from jgcl_ray.data.walkers.paint import albedo
+from jgcl_ray.data.walkers.people import Appearance
+from jgcl_ray.data.walkers.scenes import PERSON, Scene
+from jgcl_ray.meshes.cameras import Camera, Mesh
+from jgcl_ray.meshes.renderers import EmbreeMesh, interpolate, render_grey
+
+_SUPERSAMPLING = 2
+_ORIGIN = np.zeros(3)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One photo's geometry: everything but the picture."""
+
+    camera: Camera  # for the crop's own size, turned so that the walker at yaw 0 is seen at `yaw`
+    height: int  # pixels; the width is half of it
+    yaw: float  # degrees; 0 faces the camera, counter-clockwise seen from above
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return self.height // 2
+
+    def at_size(self, height: int) -> Camera:
+        """The same view for a picture of another height (width half of it)."""
+        factor = height / self.height
+        center = (self.camera.center[0] * factor, self.camera.center[1] * factor)
+        return replace(self.camera, focal=self.camera.focal * factor, center=center)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A picture with an alpha channel."""
+
+    color: np.ndarray  # (H, W, 3) float32, premultiplied
+    alpha: np.ndarray  # (H, W, 1) float32
+
+
+def frame(figure: Figure, scene: Scene, rng: np.random.Generator, yaw: float) -> Shot:
+    """Where a person detector would put its box: around the walker, with jitter, now and then without the feet."""
+    tall = figure.dressed.vertices[:, 2].max()
+    distance = scene.distance * rng.uniform(0.8, 1.25)
+    eye = np.array([rng.normal(0, 0.4), -distance, scene.height])
+    camera = Camera.look_at(eye, np.array([0, 0, 0.5 * tall]), focal=1.0, center=(0.0, 0.0)).turned(yaw, _ORIGIN)
+    seen = camera.project(figure.dressed.vertices)[:, :2]
+    (left, top), (right, bottom) = seen.min(axis=0), seen.max(axis=0)
+    extent = bottom - top
+    if rng.random() < 0.12:
+        bottom -= extent * rng.uniform(0.06, 0.2)
+    top -= extent * rng.uniform(0.01, 0.08)
+    bottom += extent * rng.uniform(-0.01, 0.07)
+    span = max(bottom - top, 1.9 * (right - left))
+    middle_x = (left + right) / 2 + extent * rng.normal(0, 0.02)
+    middle_y = (top + bottom) / 2 + extent * rng.normal(0, 0.008)
+    height = 2 * int(rng.integers(scene.pixels[0] // 2, scene.pixels[1] // 2 + 1))
+    focal = height / span
+    center = ((span / 4 - middle_x) * focal, (span / 2 - middle_y) * focal)
+    return Shot(replace(camera, focal=focal, center=center), height, yaw)
+
+
+def projections(figure: Figure, shot: Shot, views: tuple[int, ...], height: int) -> np.ndarray:
+    """Grey pictures (len(views), height, height / 2) uint8 of the bare body turned by each view, in degrees."""
+    camera = shot.at_size(height)
+    cameras = [camera.turned(view, _ORIGIN) for view in views]
+    grey = render_grey(EmbreeMesh(figure.body), cameras, height, height // 2).grey
+    return np.round(grey * 255).astype(np.uint8)
+
+
+class Photographer:
+    """One sitting: a walker, a scene and whatever else is in the picture. The same for every view."""
+
+    def __init__(
+        self, person: Appearance, figure: Figure, scene: Scene, shot: Shot, rng: np.random.Generator
+    ) -> None:
+        self._person, self._figure, self._scene, self._shot = person, figure, scene, shot
+        self._prepared = EmbreeMesh(figure.dressed)
+        self._backdrop = self._draw_backdrop(rng)
+        self._rng = rng
+
+    def photo(self, other: tuple[Appearance, Figure] | None = None, occluder: bool = False) -> np.ndarray:
+        """The camera's picture (H, W, 3) uint8 with noise; `other` passes behind, an `occluder` stands before."""
+        rng = self._rng
+        picture = self._backdrop
+        if other is not None:
+            picture = _over(self._passer_by(other, rng), picture)
+        picture = _over(self._walker(self._prepared, self._figure, self._person, self._shot.camera), picture)
+        if occluder:
+            picture = self._hide(picture, rng)
+        developed = self._develop(picture)
+        noise = rng.normal(0, self._scene.noise, developed.shape)
+        return np.round(np.clip(developed + noise, 0, 1) * 255).astype(np.uint8)
+
+    def true_view(self, view: int) -> np.ndarray:
+        """The walker turned by `view` degrees before the same backdrop, (H, W, 3) uint8: no noise, nobody else."""
+        camera = self._shot.camera.turned(view, _ORIGIN)
+        picture = _over(self._walker(self._prepared, self._figure, self._person, camera), self._backdrop)
+        return np.round(self._develop(picture) * 255).astype(np.uint8)
+
+    def _walker(self, prepared: EmbreeMesh, figure: Figure, person: Appearance, camera: Camera) -> _Layer:
+        factor, height, width = _SUPERSAMPLING, self._shot.height, self._shot.width
+        center = (camera.center[0] * factor, camera.center[1] * factor)
+        camera = replace(camera, focal=camera.focal * factor, center=center)
+        fragments = prepared.fragments([camera], height * factor, width * factor)
+        mask = fragments.mask[0]
+        fields = interpolate(fragments, figure.dressed, figure.fields)
+        colors = albedo(person, fields, figure.part[fragments.face[fragments.mask]])
+        normals = interpolate(fragments, figure.dressed, figure.dressed.normals) @ camera.rotation.T.astype(
+            np.float32
+        )
+        picture = np.zeros((height * factor, width * factor, 4), np.float32)
+        picture[mask, :3] = np.clip(colors * self._light(normals), 0, 1)
+        picture[mask, 3] = 1
+        picture = picture.reshape(height, factor, width, factor, 4).mean(axis=(1, 3))
+        return _Layer(picture[..., :3], picture[..., 3:])
+
+    def _light(self, normals: np.ndarray) -> np.ndarray:
+        """Light (P, 3) on surfaces with normals (P, 3) in the camera's axes: a lamp, sky, and a darker ground."""
+        scene = self._scene
+        normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+        towards = np.array(scene.light_direction) / np.linalg.norm(scene.light_direction)
+        lamp = np.maximum(normals @ towards.astype(np.float32), 0)[:, None]
+        sky = 0.85 - 0.3 * normals[:, 1:2]
+        return lamp * np.array(scene.light_color, np.float32) + sky * np.array(scene.ambient_color, np.float32)
+
+    def _draw_backdrop(self, rng: np.random.Generator) -> np.ndarray:
+        """A cut-out of the scene with the walker's shadow on the ground, (H, W, 3) float32."""
+        scene, shot = self._scene, self._shot
+        canvas_height, canvas_width, _ = scene.background.shape
+        cut_height = min(int(PERSON * rng.uniform(1.05, 1.3)), canvas_height)
+        cut_width = cut_height // 2
+        # The feet stand on the ground: the cut's lower edge lies below the horizon.
+        bottom = int(rng.integers(max(scene.horizon + 50, cut_height), canvas_height + 1))
+        left = int(rng.integers(0, canvas_width - cut_width + 1))
+        cut = scene.background[bottom - cut_height : bottom, left : left + cut_width]
+        picture = Image.fromarray(np.round(cut * 255).astype(np.uint8))
+        backdrop = np.asarray(picture.resize((shot.width, shot.height), Image.Resampling.BILINEAR), np.float32) / 255
+        feet = shot.camera.project(_ORIGIN)
+        metre = shot.camera.focal / feet[2]
+        y, x = np.mgrid[: shot.height, : shot.width]
+        offset = 0.25 * scene.light_direction[0]
+        reach = ((x - feet[0] + offset * metre) / (0.42 * metre)) ** 2 + ((y - feet[1]) / (0.13 * metre)) ** 2
+        return backdrop * (1 - 0.45 * np.exp(-(reach**1.5)))[..., None].astype(np.float32)
+
+    def _passer_by(self, other: tuple[Appearance, Figure], rng: np.random.Generator) -> _Layer:
+        person, figure = other
+        side = rng.choice([-1.0, 1.0])
+        # In the walker's frame, since the camera and not the body was turned.
+        right, _, forward = self._shot.camera.rotation
+        shift = side * rng.uniform(0.38, 0.65) * right + rng.uniform(0.5, 1.5) * forward * np.array([1, 1, 0])
+        moved = Mesh((figure.dressed.vertices + shift).astype(np.float32), figure.dressed.faces)
+        moved_figure = replace(figure, dressed=moved)
+        return self._walker(EmbreeMesh(moved), moved_figure, person, self._shot.camera)
+
+    def _hide(self, picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A pole, a railing or a box before the walker."""
+        height, width, _ = picture.shape
+        hidden = picture.copy()
+        color = rng.uniform(0.1, 0.7, 3) * rng.uniform(0.8, 1.2)
+        kind = rng.choice(["pole", "box", "edge"])
+        if kind == "pole":
+            left = int(rng.uniform(0.1, 0.8) * width)
+            hidden[:, left : left + max(2, int(rng.uniform(0.06, 0.16) * width))] = color
+        elif kind == "box":
+            hidden[int(rng.uniform(0.68, 0.88) * height) :, :] = color
+        else:
+            share = int(rng.uniform(0.15, 0.32) * width)
+            hidden[:, slice(0, share) if rng.random() < 0.5 else slice(width - share, width)] = color
+        return np.clip(hidden, 0, 1)
+
+    def _develop(self, picture: np.ndarray) -> np.ndarray:
+        """What sensor and optics make of it: gain, saturation, gamma, blur; (H, W, 3) in [0, 1]."""
+        scene = self._scene
+        exposed = np.clip(picture * np.array(scene.gain, np.float32), 0, 1) ** scene.gamma
+        grey = exposed.mean(axis=2, keepdims=True)
+        exposed = np.clip(grey + scene.saturation * (exposed - grey), 0, 1)
+        image = Image.fromarray(np.round(exposed * 255).astype(np.uint8))
+        blurred = image.filter(ImageFilter.GaussianBlur(scene.blur * self._shot.height))
+        return np.asarray(blurred, np.float32) / 255
+
+
+def _over(layer: _Layer, picture: np.ndarray) -> np.ndarray:
+    return layer.color + (1 - layer.alpha) * picture

@@ -1,0 +1,213 @@
+"""Renders a plan into a folder: Market-1501's layout, the projections in the GCL authors' layout, and views.npz."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from jgcl_ray.batches import NOVEL_VIEWS
+from jgcl_ray.config import WalkersConfig
+from jgcl_ray.data.walkers.figure import dress
+from jgcl_ray.data.walkers.gait import ARMS
+from jgcl_ray.data.walkers.photographer import Photographer, Shot, frame, projections
+from jgcl_ray.data.walkers.plan import FOLDERS, Photo, Plan, draw_plan
+from jgcl_ray.errors import UserError
+
+REVISION = 1  # of the rendering: raised when the same arguments draw other pictures
+VIEWS = (0, *NOVEL_VIEWS)
+
+
+@dataclass(frozen=True)
+class WalkersSize:
+    """Arguments of a set."""
+
+    train: int  # identities
+    test: int  # identities
+    images: int  # photos of each identity
+    true_views: int  # photos that are also taken from the seven other views
+    height: int  # of the projections and true views, pixels; their width is half of it
+
+
+PRESETS = {
+    "demo": WalkersSize(train=60, test=40, images=10, true_views=240, height=128),
+    "full": WalkersSize(train=1000, test=500, images=16, true_views=400, height=256),
+}
+
+
+def mesh_folder(view: int) -> str:
+    """Name of the folder of a view's projections, as the GCL authors name them."""
+    return "render" if view == 0 else f"render_{view}"
+
+
+def ensure_rendered(walkers: WalkersConfig) -> Path:
+    """The folder of a preset in the cache, rendered on first use.
+
+    The cache lies in $JGCL_RAY_CACHE, or in jgcl_ray under $XDG_CACHE_HOME (~/.cache).
+    """
+    base = os.environ.get("JGCL_RAY_CACHE")
+    cache = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jgcl_ray"
+    folder = cache / f"walkers-{walkers.preset}-seed{walkers.seed}-r{REVISION}"
+    render(folder, PRESETS[walkers.preset], walkers.seed)
+    return folder
+
+
+def render(out: Path, size: WalkersSize, seed: int, workers: int | None = None) -> None:
+    """Render a set into `out`; does nothing where the same set lies there already.
+
+    Works in `out` + ".partial" and renames it at the end, so that a folder under its own name is complete. What an
+    interrupted run has left there is kept. `workers`: processes, one for each core by default.
+    """
+    made_of = {"revision": REVISION, "seed": seed, **asdict(size)}
+    if out.exists():
+        if _manifest(out) == made_of:
+            return
+        raise UserError(f"{out} exists and is not the set asked for: choose another folder or remove it")
+    partial = out.with_name(out.name + ".partial")
+    if partial.exists() and _manifest(partial) != made_of:
+        shutil.rmtree(partial)
+    for folder in FOLDERS.values():
+        (partial / folder).mkdir(parents=True, exist_ok=True)
+    for split in ("train", "test"):
+        for view in VIEWS:
+            (partial / "meshes" / split / mesh_folder(view)).mkdir(parents=True, exist_ok=True)
+    (partial / "records").mkdir(exist_ok=True)
+    _write(partial / "walkers.json", (json.dumps(made_of, indent=1) + "\n").encode())
+    plan = draw_plan(size.train, size.test, size.images, size.true_views, seed)
+    missing = [row for row in range(len(plan.photos)) if not (partial / "records" / f"{row}.npz").is_file()]
+    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    with _progress("walkers", len(plan.photos), len(plan.photos) - len(missing)) as advance:
+        for _ in _render_all(plan, missing, partial, size.height, count):
+            advance()
+    _gather(partial, plan, size.height)
+    partial.rename(out)
+
+
+def _manifest(folder: Path) -> dict[str, int] | None:
+    file = folder / "walkers.json"
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def _render_all(plan: Plan, rows: list[int], folder: Path, height: int, workers: int) -> Iterator[int]:
+    """Render the photos in `rows`; yields each row when its files are written."""
+    if workers <= 1:
+        for row in rows:
+            _render_photo(plan, row, folder, height)
+            yield row
+        return
+    # Spawned, not forked: torch and Embree run threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(plan,)) as pool:
+        yield from pool.map(_render_in_worker, ((row, folder, height) for row in rows), chunksize=4)
+
+
+_plan: Plan | None = None  # of a worker process
+
+
+def _start(plan: Plan) -> None:
+    global _plan
+    torch.set_num_threads(1)
+    _plan = plan
+
+
+def _render_in_worker(job: tuple[int, Path, int]) -> int:
+    assert _plan is not None
+    _render_photo(_plan, *job)
+    return job[0]
+
+
+def _render_photo(plan: Plan, row: int, folder: Path, height: int) -> None:
+    """Write one photo, its projections, and last its record."""
+    photo = plan.photos[row]
+    rng = np.random.default_rng(photo.seed)
+    person, scene = plan.people[photo.person], plan.scenes[photo.camera - 1]
+    figure = dress(person, photo.gait)
+    shot = frame(figure, scene, rng, photo.yaw)
+    photographer = Photographer(person, figure, scene, shot, rng)
+    other = None
+    if photo.passer_by >= 0:
+        passer_by = plan.people[photo.passer_by]
+        other = (passer_by, dress(passer_by, replace(photo.gait, phase=(photo.gait.phase + 2.0) % 6.28)))
+    quality = int(rng.integers(*scene.jpeg_quality))
+    picture = Image.fromarray(photographer.photo(other, photo.occluder))
+    picture.save(folder / photo.path, quality=quality)
+    for view, grey in zip(VIEWS, projections(figure, shot, VIEWS, height), strict=True):
+        name = Path(photo.name).with_suffix(".png")
+        Image.fromarray(grey).save(folder / "meshes" / photo.mesh_split / mesh_folder(view) / name, compress_level=4)
+    true_views = [photographer.true_view(view) for view in NOVEL_VIEWS] if photo.true_views else []
+    resized = [
+        np.asarray(Image.fromarray(view).resize((height // 2, height), Image.Resampling.BICUBIC))
+        for view in true_views
+    ]
+    record = folder / "records" / f"{row}.npz"
+    temporary = record.with_suffix(".tmp.npz")
+    truth = {"photos": np.array(resized, np.uint8), **_record(photo, person.shape, shot, height)}
+    np.savez(temporary, allow_pickle=False, **truth)
+    temporary.replace(record)
+
+
+def _record(photo: Photo, shape: tuple[float, ...], shot: Shot, height: int) -> dict[str, np.ndarray]:
+    camera, gait = shot.at_size(height), photo.gait
+    walk = [gait.phase, gait.stride, ARMS.index(gait.arms), gait.lean, gait.head_turn, gait.head_nod]
+    return {
+        "shape": np.array(shape, np.float32),
+        "gait": np.array([*walk, gait.elbow, gait.spread], np.float32),
+        "rotation": camera.rotation.astype(np.float32),
+        "position": camera.position.astype(np.float32),
+        "focal": np.array(camera.focal, np.float32),
+        "center": np.array(camera.center, np.float32),
+    }
+
+
+def _gather(folder: Path, plan: Plan, height: int) -> None:
+    """The records of all photos as one views.npz."""
+    rows: dict[str, list[np.ndarray]] = {}
+    for row in range(len(plan.photos)):
+        with np.load(folder / "records" / f"{row}.npz", allow_pickle=False) as record:
+            for key in record.files:
+                rows.setdefault(key, []).append(record[key])
+    pictures = rows.pop("photos")
+    with_views = np.array([row for row, photo in enumerate(plan.photos) if photo.true_views], np.int64)
+    shape = (0, len(NOVEL_VIEWS), height, height // 2, 3)
+    taken = np.array([pictures[row] for row in with_views], np.uint8).reshape((-1, *shape[1:]))
+    truth = {key: np.stack(values) for key, values in rows.items()} | dict(
+        names=np.array([photo.path for photo in plan.photos]),
+        identity=np.array([photo.identity for photo in plan.photos], np.int64),
+        person=np.array([photo.person for photo in plan.photos], np.int64),
+        camera=np.array([photo.camera for photo in plan.photos], np.int64),
+        yaw=np.array([photo.yaw for photo in plan.photos], np.float32),
+        photo_rows=with_views,
+        photo_views=np.array(NOVEL_VIEWS, np.int64),
+        photos=taken,
+    )
+    np.savez_compressed(folder / "views.npz", allow_pickle=False, **truth)
+    manifest = _manifest(folder) or {}
+    libraries = {name: version(name) for name in ("anny", "embreex", "numpy", "pillow", "torch")}
+    _write(folder / "versions.json", (json.dumps({**manifest, **libraries}, indent=1) + "\n").encode())
+    shutil.rmtree(folder / "records")
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+@contextmanager
+def _progress(what: str, total: int, done: int) -> Iterator[Callable[[], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn()) as progress:
+        task = progress.add_task(what, total=total, completed=done)
+        yield lambda: progress.advance(task)
