@@ -60,9 +60,10 @@ def _shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
     # Padding by p and cropping at (y, x) shifts by (p - y, p - x) and lets black in.
     height, width = image.shape[:2]
     shifted = np.zeros_like(image, order="C")
-    shifted[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = image[
-        max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)
-    ]
+    if abs(down) < height and abs(right) < width:
+        shifted[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = image[
+            max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)
+        ]
     return shifted
 
 
