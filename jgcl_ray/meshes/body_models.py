@@ -58,14 +58,18 @@ class AnnyBody:
             raise RuntimeError(f"anny's phenotypes changed: {self._model.phenotype_labels}")
         self.joints: dict[str, int] = {name: row for row, name in enumerate(self._model.bone_labels)}
         self.faces = np.ascontiguousarray(self._model.get_triangular_faces().numpy().astype(np.int32))
+        self.num_joints = len(self.joints)
 
-    @torch.no_grad()
-    def vertices(self, shape: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    def posed(self, shape: np.ndarray, pose: np.ndarray) -> PosedBodies:
         """See BodyModel."""
         output = self._run(shape, pose)
-        return output["vertices"].numpy().astype(np.float32)
+        root = output["bone_poses"][:, 0, :3, 3]
+        return PosedBodies(output["vertices"].numpy().astype(np.float32), root.numpy().astype(np.float32))
 
-    @torch.no_grad()
+    def vertices(self, shape: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        """See BodyModel."""
+        return self.posed(shape, pose).vertices
+
     def joint_positions(self, shape: np.ndarray, pose: np.ndarray) -> np.ndarray:
         """Positions of the joints (B, J, 3) float32, metres; arguments as for `vertices`."""
         return self._run(shape, pose)["bone_poses"][..., :3, 3].numpy().astype(np.float32)
@@ -76,6 +80,7 @@ class AnnyBody:
         dense = torch.zeros(len(weights), len(self.joints)).scatter_add_(1, joints.long(), weights.float())
         return dense.numpy()
 
+    @torch.no_grad()
     def _run(self, shape: np.ndarray, pose: np.ndarray) -> dict[str, torch.Tensor]:
         transforms = torch.eye(4).repeat(*pose.shape[:2], 1, 1)
         transforms[..., :3, :3] = torch.as_tensor(pose, dtype=torch.float32)
@@ -142,8 +147,3 @@ def anny_body() -> AnnyBody:
 def smpl_body(path: Path) -> SMPLBody:
     """The process's SMPL body of this file."""
     return SMPLBody(path)
-
-
-def open_body(smpl: Path | None) -> AnnyBody | SMPLBody:
-    """SMPL where its file is given, else Anny."""
-    return anny_body() if smpl is None else smpl_body(smpl)

@@ -1,0 +1,111 @@
+"""The projection of image i at view v: one interface, and where projections come from.
+
+`python -m jgcl_ray.meshes.projections` draws the projections of per-image body parameters ahead, into folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from jgcl_ray.config import DataConfig, MeshesConfig
+from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.meshes.projection_folders import FolderProjections, SplitName
+
+
+class ProjectionSource(Protocol):
+    """Where projections come from."""
+
+    def load(self, row: int, view: int) -> np.ndarray:
+        """The mesh of the person in image `row` turned by `view` degrees (one of VIEWS): uint8 (h, w), grey.
+
+        It covers the image's field exactly, whatever h and w are.
+        """
+        ...
+
+
+def open_projections(
+    meshes: MeshesConfig,
+    data: DataConfig,
+    names: Sequence[str],
+    split: SplitName,
+    images: Path | None = None,
+) -> ProjectionSource:
+    """The projections that the configuration names, for the rows of a split.
+
+    `names`: the split's images, relative to its folder `images`; without that, data.root must not be a folder of
+    projections. Everything is checked up front; UserError where a projection is missing.
+    """
+    if meshes.source == "parameters":
+        from jgcl_ray.meshes.drawing import ParameterProjections
+
+        if meshes.parameters is None:
+            raise UserError("meshes.parameters is not set: give the npz with body parameters per image")
+        return ParameterProjections(
+            meshes.parameters, meshes.smpl, names, data.height, data.width, renderer=meshes.renderer
+        )
+    root = meshes.root
+    if root is None and meshes.source == "walkers":
+        if data.root is None:
+            raise UserError("data.root is not set: the walkers' projections lie in data.root/meshes")
+        root = data.root / "meshes"
+    if root is None:
+        raise UserError("meshes.root is not set: give the folder that holds train/render, train/render_45, ...")
+    return FolderProjections(root, names, split, data.height / data.width, images or data.root)
+
+
+def _size_argument(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and 16 <= int(height) <= 4096 and 8 <= int(width) <= 4096):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH in pixels, such as 256x128")
+    return int(height), int(width)
+
+
+def _worker_argument(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers, 0 or more")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jgcl_ray.meshes.projections",
+        description="Draw the projections of per-image body parameters at eight views. "
+        "Running it again goes on where it stopped.",
+    )
+    parser.add_argument("--parameters", type=Path, required=True, help="npz: names, pose, betas, camera")
+    parser.add_argument("--smpl", type=Path, help="SMPL file, .npz or .pkl; not needed for Anny's parameters")
+    parser.add_argument("--out", type=Path, required=True, help="folder for SPLIT/render, SPLIT/render_45, ...")
+    parser.add_argument("--split", choices=("train", "test"), default="train", help="which split the images are of")
+    parser.add_argument("--size", type=_size_argument, default=(256, 128), metavar="HxW", help="default 256x128")
+    parser.add_argument("--renderer", choices=("auto", "embree", "pytorch3d"), default="auto")
+    parser.add_argument(
+        "--workers", type=_worker_argument, help="processes on the Ray cluster; 0: this one alone; default: all CPUs"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; exits 2 on bad input, 130 on Ctrl-C."""
+    from jgcl_ray.meshes.drawing import DrawJob, draw_ahead
+
+    given = _parser().parse_args(arguments)
+    height, width = given.size
+    smpl = given.smpl and given.smpl.absolute()
+    job = DrawJob(given.parameters.absolute(), smpl, given.out.absolute(), given.split, height, width, given.renderer)
+    with exit_on_user_error():
+        try:
+            drawn, kept = draw_ahead(job, given.workers)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+            raise SystemExit(130) from None
+        print(f"{drawn} pictures drawn, {kept} kept: {given.out / given.split}")
+
+
+if __name__ == "__main__":
+    main()
