@@ -103,9 +103,14 @@ def _manifest(folder: Path) -> dict[str, int] | None:
 def _render_all(plan: Plan, rows: list[int], folder: Path, height: int, workers: int) -> Iterator[int]:
     """Render the photos in `rows`; yields each row when its files are written."""
     if workers <= 1:
-        for row in rows:
-            _render_photo(plan, row, folder, height)
-            yield row
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # sums over threads differ in the last bit: the same pictures however many processes
+        try:
+            for row in rows:
+                _render_photo(plan, row, folder, height)
+                yield row
+        finally:
+            torch.set_num_threads(threads)
         return
     # Spawned, not forked: torch and Embree run threads.
     context = multiprocessing.get_context("spawn")
@@ -182,16 +187,16 @@ def _gather(folder: Path, plan: Plan, height: int) -> None:
     with_views = np.array([row for row, photo in enumerate(plan.photos) if photo.true_views], np.int64)
     shape = (0, len(NOVEL_VIEWS), height, height // 2, 3)
     taken = np.array([pictures[row] for row in with_views], np.uint8).reshape((-1, *shape[1:]))
-    truth = {key: np.stack(values) for key, values in rows.items()} | dict(
-        names=np.array([photo.path for photo in plan.photos]),
-        identity=np.array([photo.identity for photo in plan.photos], np.int64),
-        person=np.array([photo.person for photo in plan.photos], np.int64),
-        camera=np.array([photo.camera for photo in plan.photos], np.int64),
-        yaw=np.array([photo.yaw for photo in plan.photos], np.float32),
-        photo_rows=with_views,
-        photo_views=np.array(NOVEL_VIEWS, np.int64),
-        photos=taken,
-    )
+    truth = {key: np.stack(values) for key, values in rows.items()} | {
+        "names": np.array([photo.path for photo in plan.photos]),
+        "identity": np.array([photo.identity for photo in plan.photos], np.int64),
+        "person": np.array([photo.person for photo in plan.photos], np.int64),
+        "camera": np.array([photo.camera for photo in plan.photos], np.int64),
+        "yaw": np.array([photo.yaw for photo in plan.photos], np.float32),
+        "photo_rows": with_views,
+        "photo_views": np.array(NOVEL_VIEWS, np.int64),
+        "photos": taken,
+    }
     np.savez_compressed(folder / "views.npz", allow_pickle=False, **truth)
     manifest = _manifest(folder) or {}
     libraries = {name: version(name) for name in ("anny", "embreex", "numpy", "pillow", "torch")}

@@ -1,0 +1,1 @@
+"""How good an encoder is: the Market-1501 protocol."""

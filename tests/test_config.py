@@ -1,0 +1,103 @@
+"""Every bad configuration ends in one line that names the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from jgcl_ray.config import Config, configs_folder, describe, find_config, load_config, to_yaml
+from jgcl_ray.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("data.hieght=128", ["data.hieght=128", "no such field", "did you mean data.height?"]),
+        ("dataa=1", ["dataa=1", "no such field", "data"]),
+        ("data.height=tall", ["data.height='tall'", "valid integer"]),
+        ("data.height=2", ["data.height=2", "greater than or equal to 16"]),
+        ("data.height=nan", ["data.height='nan'", "integer"]),
+        ("data.name=market", ["data.name='market'", "market1501"]),
+        ("run.name=../x", ["run.name='../x'", "pattern"]),
+        ("data=3", ["data=3", "dictionary"]),
+        ("run.name.first=x", ["run.name", "field, not a section"]),
+        ("data.height", ["'data.height'", "section.field=value"]),
+        ("data.name=[", ["data.name=[", "not YAML"]),
+    ],
+)
+def test_bad_override_is_one_line(override: str, says: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config("walkers", ["run.name=x", override])
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in says:
+        assert part in message
+
+
+def test_override_wins_over_file_and_file_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {height: 96, width: 48}\n")
+    config = load_config(file, ["data.width=64"])
+    assert (config.data.height, config.data.width) == (96, 64)
+    assert config.run == Config().run
+
+
+def test_shipped_config_is_found_by_name_and_path_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_config("walkers") == find_config("configs/walkers.yaml") == configs_folder() / "walkers.yaml"
+    with pytest.raises(UserError, match=r"no config file 'wolkers'.*walkers"):
+        find_config("wolkers")
+
+
+@pytest.mark.parametrize("file", sorted(configs_folder().glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_load(file: Path) -> None:
+    load_config(file)
+
+
+def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(None, ["data.root=crops"])
+    assert config.data.root == tmp_path / "crops"
+    assert config.run.root == tmp_path / "runs"
+
+
+def test_written_config_reads_back_equal(tmp_path: Path) -> None:
+    config = load_config("walkers", ["data.root=crops", "run.seed=7"])
+    file = tmp_path / "config.yaml"
+    file.write_text(to_yaml(config))
+    assert load_config(file) == config
+
+
+def test_every_field_has_its_sentence() -> None:
+    for section_name, section in Config.model_fields.items():
+        assert isinstance(section.annotation, type) and issubclass(section.annotation, BaseModel)
+        for name, field in section.annotation.model_fields.items():
+            assert field.description and field.description.endswith("."), f"{section_name}.{name}"
+
+
+def test_base_yaml_is_up_to_date() -> None:
+    assert (configs_folder() / "base.yaml").read_text() == describe()
+    assert yaml.safe_load(describe()).keys() == Config.model_fields.keys()
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "data: {height: [\n", "just words\n"])
+def test_file_that_is_no_config(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=r"bad\.yaml"):
+        load_config(file)
+
+
+def test_command_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jgcl_ray.data.walkers", "--out", str(tmp_path / "out"), "--identities", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "--identities 1" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

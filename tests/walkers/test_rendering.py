@@ -1,0 +1,111 @@
+"""A small set, rendered: files, truth, repeatability, resumption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jgcl_ray.batches import NOVEL_VIEWS
+from jgcl_ray.data.walkers import VIEWS, WalkersSize, mesh_folder, render
+from jgcl_ray.data.walkers.sheet import contact_sheet
+from jgcl_ray.errors import UserError
+
+SIZE = WalkersSize(train=2, test=2, images=4, true_views=3, height=64)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("walkers") / "set"
+    render(folder, SIZE, seed=5, workers=1)
+    return folder
+
+
+def digests(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.suffix in (".jpg", ".png"))
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_layout(root: Path) -> None:
+    with np.load(root / "views.npz", allow_pickle=False) as views:
+        names = views["names"].tolist()
+        assert views["shape"].shape == (len(names), 6)
+        assert views["photos"].shape == (3, len(NOVEL_VIEWS), 64, 32, 3)
+        assert len(views["photo_rows"]) == 3
+        assert views["rotation"].shape == (len(names), 3, 3)
+    on_disk = {f"{p.parent.name}/{p.name}" for p in root.glob("*/*.jpg")}
+    assert on_disk == set(names)
+    for name in names:
+        with Image.open(root / name) as photo:
+            assert 64 <= photo.height <= 180 and photo.width == photo.height // 2
+        split = "train" if name.startswith("bounding_box_train") else "test"
+        for view in VIEWS:
+            png = (root / "meshes" / split / mesh_folder(view) / Path(name).name).with_suffix(".png")
+            with Image.open(png) as grey:
+                assert grey.mode == "L" and grey.size == (32, 64)
+
+
+def test_projection_of_a_turn_is_the_turned_projection(root: Path) -> None:
+    """Eight views are eight different pictures of about the same area."""
+    for file in sorted((root / "meshes" / "train" / "render").glob("*.png")):
+        masks = []
+        for view in VIEWS:
+            grey = np.asarray(Image.open(root / "meshes" / "train" / mesh_folder(view) / file.name))
+            masks.append(grey != 128)
+        areas = [mask.mean() for mask in masks]
+        assert min(areas) > 0.05 and max(areas) < 0.6
+        assert len({mask.tobytes() for mask in masks}) == len(VIEWS)
+
+
+def test_true_views_show_the_same_scene_and_another_side(root: Path) -> None:
+    with np.load(root / "views.npz", allow_pickle=False) as views:
+        photos = views["photos"].astype(float)
+    corner = photos[:, :, :4, :4]
+    assert np.abs(corner - corner[:, :1]).max() <= 2  # the backdrop stays
+    assert np.abs(photos[:, 3] - photos[:, 0]).mean() > 2  # the walker turns
+
+
+def test_same_arguments_same_bytes_also_with_two_processes(root: Path, tmp_path: Path) -> None:
+    render(tmp_path / "again", SIZE, seed=5, workers=2)
+    assert digests(tmp_path / "again") == digests(root)
+
+
+def test_interrupted_rendering_is_resumed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jgcl_ray.data.walkers import rendering
+
+    real, calls = rendering._render_photo, []
+
+    def stop_after_five(*arguments) -> None:
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        calls.append(arguments[1])
+        real(*arguments)
+
+    monkeypatch.setattr(rendering, "_render_photo", stop_after_five)
+    with pytest.raises(KeyboardInterrupt):
+        render(tmp_path / "set", SIZE, seed=5, workers=1)
+    assert not (tmp_path / "set").exists()
+    done = []
+    monkeypatch.setattr(rendering, "_render_photo", lambda *a: (done.append(a[1]), real(*a))[1])
+    render(tmp_path / "set", SIZE, seed=5, workers=1)
+    assert not set(calls) & set(done)
+    assert digests(tmp_path / "set") == digests(root)
+
+
+def test_finished_set_is_kept_and_another_is_refused(root: Path) -> None:
+    before = (root / "views.npz").stat().st_mtime_ns
+    render(root, SIZE, seed=5, workers=1)
+    assert (root / "views.npz").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="is not the set asked for"):
+        render(root, SIZE, seed=6, workers=1)
+    assert json.loads((root / "walkers.json").read_text())["seed"] == 5
+
+
+def test_contact_sheet_shows_photos_and_projections(root: Path) -> None:
+    sheet = contact_sheet(root, identities=2, images=4, turned=1)
+    assert sheet.size == (8 * 68 + 4, 4 * 132 + 4)
+    assert np.asarray(sheet).std() > 20
