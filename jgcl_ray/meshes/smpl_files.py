@@ -155,6 +155,8 @@ class _InertUnpickler(pickle.Unpickler):
             "copyreg._reconstructor",
             "__builtin__.object",
             "builtins.object",
+            "__builtin__.set",  # chumpy keeps notes in sets
+            "builtins.set",
             "_codecs.encode",
             "numpy.ndarray",
             "numpy.dtype",
