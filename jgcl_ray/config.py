@@ -49,7 +49,8 @@ class DataConfig(Section):
         "error", description="Stop at images that cannot be read, all named at once, or leave them out."
     )
     cache: bool = Field(
-        False, description="Keep resized uint8 images in memory after their first use: 98 KB each at 256 x 128."
+        False,
+        description="Keep resized uint8 images in memory after first use, 98 KB each at 256 x 128, on each worker.",
     )
     batch_size: int = Field(16, ge=1, description="Images in a batch of stages 2 and 3, over all workers together.")
     identities_per_batch: int = Field(

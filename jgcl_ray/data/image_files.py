@@ -18,7 +18,7 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.err
 
 
 def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
-    """An image file as uint8 (height, width, 3), resized bicubically.
+    """An image file as uint8 (height, width, 3), read-only, resized bicubically.
 
     16 bits keep their upper 8; transparency is laid over the ImageNet mean. Raises one of UNREADABLE.
     """
@@ -29,10 +29,10 @@ def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
 
 
 def resize(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """An image of mode RGB or L, resized bicubically (Pillow, with antialiasing), as a writable uint8 array."""
+    """An image of mode RGB or L, resized bicubically (Pillow, with antialiasing), as a read-only uint8 array."""
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.array(image)
+    return np.asarray(image)
 
 
 def verify(path: Path) -> None:

@@ -56,7 +56,7 @@ class _SharedImages:
 
     def fill(self, row: int, image: np.ndarray) -> None:
         # Two processes may both fill a row: with the same bytes, and the mark comes after them.
-        self.images[row] = torch.from_numpy(image)
+        self.images[row].numpy()[:] = image
         self.filled[row] = True
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -14,12 +14,10 @@ from jgcl_ray.data.datasets import Split
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.images import Images
 from jgcl_ray.data.paired_views import PairedViews
-from jgcl_ray.data.samplers import Draw, Shard, sequential_batches, shard_rows
+from jgcl_ray.data.samplers import Draw, DrawBatches, Shard, sequential_batches, shard_rows
 from jgcl_ray.data.transforms import Augmentation
 from jgcl_ray.errors import UserError
-
-if TYPE_CHECKING:
-    from jgcl_ray.meshes.projections import ProjectionSource
+from jgcl_ray.meshes.projections import ProjectionSource
 
 Batch = TypeVar("Batch", bound=ImageBatch | PairedBatch)
 
@@ -51,7 +49,7 @@ class Loader(Generic[Batch]):
             generator=torch.Generator(),  # else each epoch takes a number from torch's own random state
         )
 
-    def batches(self, draws: Collection[list[Draw]]) -> Iterator[Batch]:
+    def batches(self, draws: DrawBatches) -> Iterator[Batch]:
         """The batches of one epoch, one for each list of draws. A UserError of a loader process is raised here."""
         self._epoch.draws = draws
         for fields in self._loader:
@@ -103,7 +101,7 @@ class ExtractionLoader:
 
 class _Epoch:
     def __init__(self) -> None:
-        self.draws: Collection[list[Draw]] = ()
+        self.draws: DrawBatches = ()
 
     def __len__(self) -> int:
         return len(self.draws)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,9 +14,7 @@ from jgcl_ray.data.image_files import resize
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.samplers import VIEW, Draw
 from jgcl_ray.data.transforms import normalise_images, normalise_meshes
-
-if TYPE_CHECKING:  # a source may bring bodies and renderers, which loading folders does not need
-    from jgcl_ray.meshes.projections import ProjectionSource
+from jgcl_ray.meshes.projections import ProjectionSource
 
 OFFICIAL_VIEWS = NOVEL_VIEWS[:-1]  # the authors' implementation never draws 315
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -79,6 +80,14 @@ def identity_batches(
     if batches is None:
         batches = max(1, labelled.size // (identities * images))
     return np.stack([np.concatenate([next(decks[deck]) for deck in next(hands)]) for _ in range(batches)])
+
+
+class DrawBatches(Protocol):
+    """The batches that one worker loads, one list of draws each."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[Draw]]: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -237,7 +237,14 @@ class TestMsmt17:
 class TestFolder:
     def test_a_folder_per_camera(self, tmp_path, backward_listing):
         touch(
-            tmp_path, "cam10/b.JPG", "cam2/z.png", "cam2/a.webp", "cam2/notes.txt", ".trash/x.jpg", "__MACOSX/y.jpg"
+            tmp_path,
+            "cam10/b.JPG",
+            "cam2/z.png",
+            "cam2/a.webp",
+            "cam2/notes.txt",
+            ".trash/x.jpg",
+            "__MACOSX/y.jpg",
+            "cam2/@eaDir/a.jpg",
         )
         dataset = read("folder", tmp_path)
         assert dataset.train.paths == ("cam10/b.JPG", "cam2/a.webp", "cam2/z.png"), "rows by path"

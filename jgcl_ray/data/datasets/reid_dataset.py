@@ -17,6 +17,7 @@ from jgcl_ray.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 UNKNOWN_CAMERA = -1
+NO_DATA = (".", "__MACOSX", "@eaDir")  # hidden files, and what macOS archives and Synology disks add
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +125,9 @@ def labelled_split(folder: Path, images: Sequence[NamedImage]) -> Split:
 
 
 def visible(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Entries of a folder without hidden ones and what macOS leaves in archives (`__MACOSX`, `._0002.jpg`)."""
+    """Entries of a folder without what is no data (`__MACOSX`, `._0002.jpg`)."""
     with os.scandir(folder) as entries:
-        yield from (entry for entry in entries if not entry.name.startswith((".", "__MACOSX")))
+        yield from (entry for entry in entries if not entry.name.startswith(NO_DATA))
 
 
 def is_image(name: str) -> bool:
