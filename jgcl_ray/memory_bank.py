@@ -118,16 +118,19 @@ class MemoryBank:
         """v_i <- normalise(a v_i + (1 - a) f_i), a the momentum, over the batches of all workers. A collective.
 
         index (B,) and features (B, D), of any scale, of the real images. A row that occurs several times takes its
-        features one after the other, in the order of the workers and, within a worker, of the batch.
+        features one after the other, in the order of the workers and, within a worker, of the batch. Raises IndexError
+        for an index outside 0 .. N-1.
         """
         index = gather_rows(index).to(self.device)
+        if ((index < 0) | (index >= len(self))).any():
+            raise IndexError(f"rows 0 .. {len(self) - 1} can be updated, not {index.tolist()}")
         features = F.normalize(gather_rows(features).to(self.device, self.rows.dtype), dim=1)
         here = self._own_rows(len(self))
         held = ((index >= here.start) & (index < here.stop)).nonzero()[:, 0]
         momentum_update(self.rows, index[held] - here.start, features[held], self.momentum)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """`rows` (N, D) and `labels` (N,) of the whole bank, whether sharded (then a collective) or not."""
+        """`rows` (N, D) and `labels` (N,) of the whole bank: its own tensors, or of a sharded bank a gathered copy."""
         return {"rows": self._of_all_workers(self.rows), "labels": self.labels}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:

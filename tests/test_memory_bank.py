@@ -132,6 +132,9 @@ def test_update_is_the_sequence_of_updates() -> None:
     assert torch.equal(bank.rows[untouched], before)
     bank.update(index[:0], features[:0])
     torch.testing.assert_close(bank.rows, expected)
+    for outside in (-1, 12):
+        with pytest.raises(IndexError, match=str(outside)):
+            bank.update(torch.tensor([0, outside]), features[:2])
 
 
 def test_half_precision_features_are_kept_in_float32() -> None:
