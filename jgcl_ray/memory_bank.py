@@ -118,8 +118,8 @@ class MemoryBank:
         """v_i <- normalise(a v_i + (1 - a) f_i), a the momentum, over the batches of all workers. A collective.
 
         index (B,) and features (B, D), of any scale, of the real images. A row that occurs several times takes its
-        features one after the other, in the order of the workers and, within a worker, of the batch. Raises IndexError
-        for an index outside 0 .. N-1.
+        features one after the other, in the order of the workers and, within a worker, of the batch. Raises
+        IndexError for an index outside 0 .. N-1.
         """
         index = gather_rows(index).to(self.device)
         if ((index < 0) | (index >= len(self))).any():
@@ -130,7 +130,10 @@ class MemoryBank:
         momentum_update(self.rows, index[held] - here.start, features[held], self.momentum)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """`rows` (N, D) and `labels` (N,) of the whole bank: its own tensors, or of a sharded bank a gathered copy."""
+        """`rows` (N, D) and `labels` (N,) of the whole bank: its own tensors, not a copy.
+
+        A sharded bank gathers its rows on every worker, on all of them at the same time.
+        """
         return {"rows": self._of_all_workers(self.rows), "labels": self.labels}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
