@@ -17,7 +17,7 @@ For Anny instead of SMPL: `phenotypes` (N, 6) in [0, 1] instead of `betas` (Anny
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -98,10 +98,10 @@ def read_body_parameters(path: Path) -> BodyParameters:
 def _load(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"no parameter file {path}: an npz with names, pose, betas and camera is expected")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is not an npz: save with numpy.savez(path, names=..., pose=..., ...)")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, Mapping):
-                raise UserError(f"{path} is one array, not an npz: save with numpy.savez(names=..., pose=..., ...)")
             return {key: archive[key] for key in ("names", "pose", "camera", "size", *SHAPE_KEYS) if key in archive}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read as an npz of plain arrays: {error}") from error

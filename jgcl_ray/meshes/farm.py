@@ -96,11 +96,7 @@ def _cluster(workers: int | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    try:
-        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError:
-        if "RAY_ADDRESS" in os.environ:
-            raise UserError(f"no Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']}") from None
+    if not _connect(os.environ.get("RAY_ADDRESS")):
         ray.init(
             address="local",
             num_cpus=workers,
@@ -113,6 +109,21 @@ def _cluster(workers: int | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str | None) -> bool:
+    """Join the cluster at an address, or without one the cluster that runs on this machine; False if none does."""
+    import ray
+
+    if address == "local":
+        return False
+    try:
+        ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError:
+        if address:
+            raise
+        return False
+    return True
 
 
 @contextmanager

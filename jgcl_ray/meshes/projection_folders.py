@@ -139,7 +139,8 @@ def _picture_size(path: Path) -> tuple[int, int]:
             head = file.read(24)
         if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) == 24:
             width, height = struct.unpack(">II", head[16:24])
-            return height, width
+            if width and height:
+                return height, width
         with Image.open(path) as picture:
             return picture.height, picture.width
     except (OSError, UnidentifiedImageError) as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import as_smpl_object, make_smpl_arrays
+from mesh_samples import as_smpl_object, make_smpl_arrays
 from scipy.spatial.transform import Rotation
 
 from jgcl_ray.errors import UserError
