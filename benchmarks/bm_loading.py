@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,9 @@ def main() -> None:
                 cases += [(case, processes, cache) for case in ("images", "augmented images", "paired samples")]
         for case, processes, cache in cases:
             # A process of its own for each case: the peak of memory is the process's.
-            with get_context("spawn").Pool(1) as pool:
-                print(json.dumps(pool.apply(measure, (case, root, processes, cache, arguments.repeats))), flush=True)
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                record = pool.submit(measure, case, root, processes, cache, arguments.repeats).result()
+            print(json.dumps(record), flush=True)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class PairedViews:
     def sample(self, draw: Draw) -> PairedSample:
         """The image of a draw and its two projections, all resized to the image's size."""
         random = draw.generator(self.seed, VIEW)
-        view = int(random.choice(self.views))
+        view = self.views[random.integers(len(self.views))]
         flip = random.random() < self.flip_probability
         # The mirror image of a body turned by `view` is the mirrored body turned by the opposite.
         image = self.store.load(draw.row)
