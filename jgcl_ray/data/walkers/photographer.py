@@ -23,19 +23,13 @@ class Shot:
     """One photo's geometry: everything but the picture."""
 
     camera: Camera  # for the crop's own size, turned so that the walker at yaw 0 is seen at `yaw`
-    height: int  # pixels; the width is half of it
+    height: int  # pixels
+    width: int  # pixels
     yaw: float  # degrees; 0 faces the camera, counter-clockwise seen from above
 
-    @property
-    def width(self) -> int:
-        """Pixels."""
-        return self.height // 2
-
-    def at_size(self, height: int) -> Camera:
-        """The same view for a picture of another height (width half of it)."""
-        factor = height / self.height
-        center = (self.camera.center[0] * factor, self.camera.center[1] * factor)
-        return replace(self.camera, focal=self.camera.focal * factor, center=center)
+    def at_size(self, height: int, width: int) -> Camera:
+        """The same view for the picture stretched to another size, as an encoder sees it."""
+        return self.camera.resized(height / self.height, width / self.width)
 
 
 @dataclass(frozen=True)
@@ -57,20 +51,19 @@ def frame(figure: Figure, scene: Scene, rng: np.random.Generator, yaw: float) ->
     extent = bottom - top
     if rng.random() < 0.12:
         bottom -= extent * rng.uniform(0.06, 0.2)
-    top -= extent * rng.uniform(0.01, 0.08)
-    bottom += extent * rng.uniform(-0.01, 0.07)
-    span = max(bottom - top, 1.9 * (right - left))
-    middle_x = (left + right) / 2 + extent * rng.normal(0, 0.02)
-    middle_y = (top + bottom) / 2 + extent * rng.normal(0, 0.008)
-    height = 2 * int(rng.integers(scene.pixels[0] // 2, scene.pixels[1] // 2 + 1))
-    focal = height / span
-    center = ((span / 4 - middle_x) * focal, (span / 2 - middle_y) * focal)
-    return Shot(replace(camera, focal=focal, center=center), height, yaw)
+    top -= extent * rng.uniform(0.0, 0.05)
+    bottom += extent * rng.uniform(-0.01, 0.05)
+    middle = (left + right) / 2 + extent * rng.normal(0, 0.015)
+    broad = np.clip((right - left) * rng.uniform(1.02, 1.2), 0.34 * (bottom - top), 0.62 * (bottom - top))
+    height = int(rng.integers(scene.pixels[0], scene.pixels[1] + 1))
+    focal = height / (bottom - top)
+    center = ((broad / 2 - middle) * focal, -top * focal)
+    return Shot(replace(camera, focal=focal, center=center), height, round(broad * focal), yaw)
 
 
 def projections(figure: Figure, shot: Shot, views: tuple[int, ...], height: int) -> np.ndarray:
     """Grey pictures (len(views), height, height / 2) uint8 of the bare body turned by each view, in degrees."""
-    camera = shot.at_size(height)
+    camera = shot.at_size(height, height // 2)
     cameras = [camera.turned(view, _ORIGIN) for view in views]
     grey = render_grey(EmbreeMesh(figure.body), cameras, height, height // 2).grey
     return np.round(grey * 255).astype(np.uint8)
@@ -85,6 +78,9 @@ class Photographer:
         self._person, self._figure, self._scene, self._shot = person, figure, scene, shot
         self._prepared = EmbreeMesh(figure.dressed)
         self._backdrop = self._draw_backdrop(rng)
+        # Automatic exposure and white balance hunt a little from picture to picture.
+        warmth, exposure = rng.normal(0, 0.03), rng.normal(1, 0.06)
+        self._gain = (exposure * np.array(scene.gain) * (1 + warmth * np.array([1, 0, -1]))).astype(np.float32)
         self._rng = rng
 
     def photo(self, other: tuple[Appearance, Figure] | None = None, occluder: bool = False) -> np.ndarray:
@@ -108,8 +104,7 @@ class Photographer:
 
     def _walker(self, prepared: EmbreeMesh, figure: Figure, person: Appearance, camera: Camera) -> _Layer:
         factor, height, width = _SUPERSAMPLING, self._shot.height, self._shot.width
-        center = (camera.center[0] * factor, camera.center[1] * factor)
-        camera = replace(camera, focal=camera.focal * factor, center=center)
+        camera = camera.resized(factor, factor)
         fragments = prepared.fragments([camera], height * factor, width * factor)
         mask = fragments.mask[0]
         fields = interpolate(fragments, figure.dressed, figure.fields)
@@ -137,7 +132,7 @@ class Photographer:
         scene, shot = self._scene, self._shot
         canvas_height, canvas_width, _ = scene.background.shape
         cut_height = min(int(PERSON * rng.uniform(1.05, 1.3)), canvas_height)
-        cut_width = cut_height // 2
+        cut_width = cut_height * shot.width // shot.height
         # The feet stand on the ground: the cut's lower edge lies below the horizon.
         bottom = int(rng.integers(max(scene.horizon + 50, cut_height), canvas_height + 1))
         left = int(rng.integers(0, canvas_width - cut_width + 1))
@@ -165,7 +160,7 @@ class Photographer:
         """A pole, a railing or a box before the walker."""
         height, width, _ = picture.shape
         hidden = picture.copy()
-        color = rng.uniform(0.1, 0.7, 3) * rng.uniform(0.8, 1.2)
+        color = np.clip(rng.uniform(0.15, 0.65) + rng.normal(0, 0.06, 3), 0, 1)
         kind = rng.choice(["pole", "box", "edge"])
         if kind == "pole":
             left = int(rng.uniform(0.1, 0.8) * width)
@@ -180,7 +175,7 @@ class Photographer:
     def _develop(self, picture: np.ndarray) -> np.ndarray:
         """What sensor and optics make of it: gain, saturation, gamma, blur; (H, W, 3) in [0, 1]."""
         scene = self._scene
-        exposed = np.clip(picture * np.array(scene.gain, np.float32), 0, 1) ** scene.gamma
+        exposed = np.clip(picture * self._gain, 0, 1) ** scene.gamma
         grey = exposed.mean(axis=2, keepdims=True)
         exposed = np.clip(grey + scene.saturation * (exposed - grey), 0, 1)
         image = Image.fromarray(np.round(exposed * 255).astype(np.uint8))

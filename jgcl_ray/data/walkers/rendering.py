@@ -164,7 +164,7 @@ def _render_photo(plan: Plan, row: int, folder: Path, height: int) -> None:
 
 
 def _record(photo: Photo, shape: tuple[float, ...], shot: Shot, height: int) -> dict[str, np.ndarray]:
-    camera, gait = shot.at_size(height), photo.gait
+    camera, gait = shot.at_size(height, height // 2), photo.gait
     walk = [gait.phase, gait.stride, ARMS.index(gait.arms), gait.lean, gait.head_turn, gait.head_nod]
     return {
         "shape": np.array(shape, np.float32),
@@ -173,6 +173,7 @@ def _record(photo: Photo, shape: tuple[float, ...], shot: Shot, height: int) -> 
         "position": camera.position.astype(np.float32),
         "focal": np.array(camera.focal, np.float32),
         "center": np.array(camera.center, np.float32),
+        "stretch": np.array(camera.stretch, np.float32),
     }
 
 

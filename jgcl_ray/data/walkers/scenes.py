@@ -10,15 +10,16 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Color = tuple[int, int, int]
 
-CANVAS_HEIGHT, CANVAS_WIDTH = 420, 1400  # pixels of a background; a walker is about PERSON pixels high on it
-PERSON = 190
+CANVAS_HEIGHT, CANVAS_WIDTH = 420, 350  # pixels of a stretch of background
+STRETCHES = 5  # side by side, each with its own colours
+PERSON = 190  # height of a walker on the background, pixels
 
 
 @dataclass(frozen=True)
 class Scene:
     """One camera and what it looks at."""
 
-    background: np.ndarray  # (CANVAS_HEIGHT, CANVAS_WIDTH, 3) float32 sRGB
+    background: np.ndarray  # (CANVAS_HEIGHT, STRETCHES * CANVAS_WIDTH, 3) float32 sRGB
     horizon: int  # row where the ground begins
     height: float  # of the camera above ground, metres
     distance: float  # to the walkers, metres
@@ -54,31 +55,45 @@ def _draw_scene(
     pixels: tuple[int, int],
 ) -> Scene:
     horizon = int(rng.uniform(0.35, 0.62) * CANVAS_HEIGHT)
-    canvas = Image.new("RGB", (CANVAS_WIDTH, CANVAS_HEIGHT))
-    paint(canvas, rng, horizon)
-    pixel_noise = rng.normal(0, 0.02, (CANVAS_HEIGHT, CANVAS_WIDTH, 1))
-    background = np.asarray(canvas.filter(ImageFilter.GaussianBlur(0.8)), np.float32) / 255 + pixel_noise
-    warmth = rng.uniform(-0.16, 0.16)
-    exposure = rng.uniform(0.72, 1.18)
+    background = np.concatenate([_draw_stretch(rng, paint, horizon) for _ in range(STRETCHES)], axis=1)
+    warmth = rng.uniform(-0.06, 0.06)
+    exposure = rng.uniform(0.88, 1.1)
     side = rng.uniform(-1.2, 1.2)
     return Scene(
-        background=np.clip(background, 0, 1).astype(np.float32),
+        background=background,
         horizon=horizon,
         height=float(rng.uniform(1.8, 5.0)),
         distance=float(rng.uniform(6.0, 12.0)),
         yaw=yaw,
         yaw_spread=spread,
         light_direction=(float(side), float(rng.uniform(-1.4, -0.6)), float(rng.uniform(-1.0, 0.5))),
-        light_color=_tint(rng.uniform(0.35, 0.75), rng.uniform(-0.1, 0.25)),
-        ambient_color=_tint(rng.uniform(0.45, 0.65), rng.uniform(-0.2, 0.1)),
+        light_color=_tint(rng.uniform(0.4, 0.65), rng.uniform(-0.03, 0.08)),
+        ambient_color=_tint(rng.uniform(0.5, 0.62), rng.uniform(-0.06, 0.03)),
         gain=_tint(exposure, warmth),
-        saturation=float(rng.uniform(0.55, 1.1)),
-        gamma=float(rng.uniform(0.8, 1.25)),
+        saturation=float(rng.uniform(0.75, 1.05)),
+        gamma=float(rng.uniform(0.9, 1.12)),
         blur=float(rng.uniform(0.001, 0.008)),
         noise=float(rng.uniform(0.008, 0.03)),
         pixels=pixels,
         jpeg_quality=(int(rng.integers(35, 60)), int(rng.integers(70, 92))),
     )
+
+
+def _draw_stretch(
+    rng: np.random.Generator, paint: Callable[[Image.Image, np.random.Generator, int], None], horizon: int
+) -> np.ndarray:
+    """(CANVAS_HEIGHT, CANVAS_WIDTH, 3) float32 sRGB.
+
+    Streets are paler than clothes, and light and shade vary along them: strong, even backdrops would make every
+    feature a feature of the camera.
+    """
+    canvas = Image.new("RGB", (CANVAS_WIDTH, CANVAS_HEIGHT))
+    paint(canvas, rng, horizon)
+    picture = np.asarray(canvas.filter(ImageFilter.GaussianBlur(0.8)), np.float32) / 255
+    picture = 0.55 * picture + 0.45 * picture.mean(axis=2, keepdims=True)
+    picture = rng.uniform(0.36, 0.6) + rng.uniform(0.5, 0.8) * (picture - picture.mean())
+    picture += rng.normal(0, 0.02, 3) + rng.normal(0, 0.02, (CANVAS_HEIGHT, CANVAS_WIDTH, 1))
+    return np.clip(picture, 0, 1).astype(np.float32)
 
 
 def _tint(level: float, warmth: float) -> tuple[float, float, float]:
@@ -96,9 +111,8 @@ def _plaza(canvas: Image.Image, rng: np.random.Generator, horizon: int) -> None:
 def _road(canvas: Image.Image, rng: np.random.Generator, horizon: int) -> None:
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((0, 0, CANVAS_WIDTH, horizon), fill=(185, 200, 215))
-    _foliage(draw, rng, 0, horizon, (40, 80, 45), count=500)
-    for left in range(0, CANVAS_WIDTH, 330):
-        _car(draw, left + int(rng.integers(0, 150)), horizon + 8, rng)
+    _foliage(draw, rng, 0, horizon, (40, 80, 45), count=125)
+    _car(draw, int(rng.integers(0, 200)), horizon + 8, rng)
     _ground(draw, horizon, _grey(rng, 75, 105, 4))
     for row in (horizon + 40, horizon + 120):
         draw.rectangle((0, row, CANVAS_WIDTH, row + 5), fill=(215, 215, 205))
@@ -109,18 +123,18 @@ def _road(canvas: Image.Image, rng: np.random.Generator, horizon: int) -> None:
 def _lawn(canvas: Image.Image, rng: np.random.Generator, horizon: int) -> None:
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((0, 0, CANVAS_WIDTH, horizon), fill=(170, 190, 200))
-    _foliage(draw, rng, 0, horizon, (50, 85, 40), count=700)
-    for left in rng.integers(0, CANVAS_WIDTH, 14):
+    _foliage(draw, rng, 0, horizon, (50, 85, 40), count=175)
+    for left in rng.integers(0, CANVAS_WIDTH, 4):
         draw.rectangle((left, 0, left + int(rng.integers(8, 18)), horizon + 12), fill=(70, 55, 42))
     _ground(draw, horizon, (92, 124, 62))
-    _foliage(draw, rng, horizon, CANVAS_HEIGHT, (84, 116, 56), count=2500, size=(2, 7))
-    draw.polygon([(200, CANVAS_HEIGHT), (560, horizon), (700, horizon), (760, CANVAS_HEIGHT)], fill=(165, 155, 132))
+    _foliage(draw, rng, horizon, CANVAS_HEIGHT, (84, 116, 56), count=600, size=(2, 7))
+    draw.polygon([(0, CANVAS_HEIGHT), (140, horizon), (230, horizon), (200, CANVAS_HEIGHT)], fill=(165, 155, 132))
 
 
 def _station(canvas: Image.Image, rng: np.random.Generator, horizon: int) -> None:
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((0, 0, CANVAS_WIDTH, horizon), fill=_grey(rng, 195, 225, 5))
-    for left in range(20, CANVAS_WIDTH, 190):
+    for left in range(int(rng.integers(-60, 60)), CANVAS_WIDTH, 190):
         poster = tuple(int(c) for c in rng.integers(40, 230, 3))
         draw.rectangle((left, horizon - 120, left + 80, horizon - 20), fill=poster, outline=(80, 80, 80), width=3)
         draw.rectangle((left + 130, 0, left + 152, horizon + 10), fill=(150, 155, 160))
