@@ -41,3 +41,4 @@ class PseudoLabels:
     eps: float  # the radius that DBSCAN used; NaN for methods without one
     num_clusters: int
     num_outliers: int
+    weights: np.ndarray | None = None  # (N,) float32 in [0, 1], how much each row's labels are trusted; None: all alike

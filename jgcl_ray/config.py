@@ -134,6 +134,9 @@ class GeneratorConfig(Section):
         16, ge=1, description="Channels of the structure encoder's first layer; all others scale with it."
     )
     style_width: int = Field(512, ge=1, description="Hidden width of the networks that give the AdaIN parameters.")
+    fold_upsampling: bool = Field(
+        True, description="Fold up-sampling into the convolution after it: the same but for rounding, in less time."
+    )
 
 
 class DiscriminatorConfig(Section):
@@ -203,7 +206,7 @@ class PseudoLabelsConfig(Section):
     rho: float = Field(
         0.002, gt=0, le=1, description="DBSCAN's eps is the mean of this share of all pairs, the nearest ones."
     )
-    eps: float | None = Field(None, gt=0, le=1, description="Fixed eps of DBSCAN instead of the one that rho gives.")
+    eps: float | None = Field(None, gt=0, lt=1, description="Fixed eps of DBSCAN instead of the one that rho gives.")
     min_samples: int = Field(
         4, ge=1, description="Rows within eps, itself included, that make a core row; smallest cluster of HDBSCAN."
     )
