@@ -5,7 +5,7 @@ V1 and V2 (faces masked) come with four list files; V1 also goes round repacked 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,13 +55,12 @@ def read_msmt17(root: Path | None) -> ReidDataset:
     """
     root = locate(root, TITLE, INNER, [FOLDERS, *((version.train, version.test) for version in VERSIONS)])
     version = _version(root)
-    dataset = _read_repacked(root) if version is None else _read_lists(root, version)
+    if version is None:
+        dataset = REPACKED.read(root, train_identity=_train_identity, test_identity=_test_identity)
+    else:
+        dataset = _read_lists(root, version)
     PUBLISHED.compare(dataset)
     return dataset
-
-
-def _read_repacked(root: Path) -> ReidDataset:
-    return REPACKED.read(root, train_identity=_train_identity, test_identity=_test_identity)
 
 
 def _train_identity(label: int) -> int:
@@ -98,15 +97,15 @@ def _read_lists(root: Path, version: Version) -> ReidDataset:
     return ReidDataset(
         name="msmt17",
         root=root,
-        train=_split(train_folder, [*train, *validation], 1),
-        query=_split(test_folder, query, 1 + PUBLISHED.train_identities),
-        gallery=_split(test_folder, gallery, 1 + PUBLISHED.train_identities),
-        validation=_split(train_folder, validation, 1),
+        train=_split(train_folder, [*train, *validation], _train_identity),
+        query=_split(test_folder, query, _test_identity),
+        gallery=_split(test_folder, gallery, _test_identity),
+        validation=_split(train_folder, validation, _train_identity),
     )
 
 
-def _split(folder: Path, images: Sequence[NamedImage], first_identity: int) -> Split:
-    return labelled_split(folder, [replace(image, identity=image.identity + first_identity) for image in images])
+def _split(folder: Path, images: Sequence[NamedImage], renumber: Callable[[int], int]) -> Split:
+    return labelled_split(folder, [replace(image, identity=renumber(image.identity)) for image in images])
 
 
 def _images_below(folder: Path, version: Version) -> frozenset[str]:
