@@ -1,0 +1,1 @@
+"""Networks: identity encoder, structure encoder and generator, discriminator; their weights on disk."""

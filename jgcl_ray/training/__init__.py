@@ -1,0 +1,1 @@
+"""Training: one batch (step.py), optimisers, precision; the epochs around them."""

@@ -1,0 +1,30 @@
+"""Number formats and memory layout of the networks (config.precision)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from jgcl_ray.config import PrecisionConfig
+from jgcl_ray.models.networks import Networks
+
+
+def autocast(precision: PrecisionConfig, device: torch.device) -> AbstractContextManager[None]:
+    """Around the networks' passes: convolutions and matrix products in bf16, or nothing at all for float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision.dtype == "bf16")
+
+
+def prepare(networks: Networks, precision: PrecisionConfig) -> Networks:
+    """Lay the networks out and compile them as asked, in place: once, after weights are loaded and moved."""
+    for _, module in networks.named():
+        if precision.channels_last:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if precision.compile:
+            module.compile()
+    return networks
+
+
+def laid_out(images: torch.Tensor, precision: PrecisionConfig) -> torch.Tensor:
+    """Images (B, ., H, W) in the memory layout of the networks."""
+    return images.contiguous(memory_format=torch.channels_last) if precision.channels_last else images

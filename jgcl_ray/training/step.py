@@ -1,0 +1,182 @@
+"""One batch: the forward pass, the discriminator's update, the generator's, and the memory bank (GCL 3; METHOD 1).
+
+Data parallel without wrappers: every worker calls the same step on its own batch, gradients are averaged by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from jgcl_ray.batches import PairedBatch
+from jgcl_ray.config import Config
+from jgcl_ray.distributed import all_reduce_gradients
+from jgcl_ray.losses.joint import (
+    GeneratedImages,
+    JointOutputs,
+    Terms,
+    adversarial_terms,
+    discriminator_terms,
+    reconstruction_terms,
+    uses_encoded_cycle,
+    uses_encoded_reconstruction,
+    weighted_sum,
+)
+from jgcl_ray.losses.view_contrast import view_contrast
+from jgcl_ray.memory_bank import MemoryBank
+from jgcl_ray.models.networks import Networks
+from jgcl_ray.training.optim import Optimisers
+from jgcl_ray.training.precision import autocast, laid_out
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step leaves for the log: nothing here holds a graph."""
+
+    terms: Mapping[
+        str, torch.Tensor
+    ]  # each term of config.losses, unweighted, of this worker's batch; and the totals
+    generated: GeneratedImages
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss term is NaN or infinite; nothing was stepped by the update it belongs to."""
+
+    def __init__(self, term: str, step: int, rows: Sequence[int], files: Sequence[str] = ()) -> None:
+        """rows: of the batch, in the data set; files: their names, for whoever knows them."""
+        self.term, self.step, self.rows = term, step, tuple(rows)
+        batch = f"files {', '.join(files)}" if files else f"rows {', '.join(map(str, rows))}"
+        super().__init__(f"loss term {term} is not finite at step {step}; the batch: {batch}")
+
+    def naming(self, files: Sequence[str]) -> NonFiniteLossError:
+        """The same error with the files of its rows."""
+        return NonFiniteLossError(self.term, self.step, self.rows, files)
+
+
+def generator_step(
+    networks: Networks, optimisers: Optimisers, batch: PairedBatch, config: Config, step: int
+) -> StepResult:
+    """Stage 2: E_str, G and D learn; E_id is frozen, in evaluation mode: gradients pass through, none stays."""
+    networks.encoder.eval()
+    with frozen(networks.encoder):
+        outputs = translate(networks, batch, config)
+        discriminated = update_discriminator(networks, optimisers, outputs.generated, batch, config, step)
+
+        terms = generator_terms(networks, outputs, batch, config)
+        total = weighted_sum(terms, config.losses)
+        descend(total, terms, [optimisers.generator], batch, step)
+    return StepResult(detached(discriminated, terms, generator_total=total), outputs.generated.detached())
+
+
+def joint_step(
+    networks: Networks, optimisers: Optimisers, bank: MemoryBank, batch: PairedBatch, config: Config, step: int
+) -> StepResult:
+    """Stage 3: all four networks learn, E_id from the contrast of views and memory besides; then the memory."""
+    networks.encoder.train()
+    outputs = translate(networks, batch, config)
+    discriminated = update_discriminator(networks, optimisers, outputs.generated, batch, config, step)
+
+    terms = generator_terms(networks, outputs, batch, config)
+    terms |= contrast_terms(outputs, bank, batch, config, step)
+    total = weighted_sum(terms, config.losses)
+    descend(total, terms, [optimisers.generator, optimisers.encoder], batch, step)
+
+    bank.update(batch.index, F.normalize(outputs.real.embedding.detach()))
+    return StepResult(detached(discriminated, terms, generator_total=total), outputs.generated.detached())
+
+
+def translate(networks: Networks, batch: PairedBatch, config: Config) -> JointOutputs:
+    """The forward pass of METHOD "One step"; E_id sees only what a loss uses."""
+    E_id, E_str, G = networks.encoder, networks.structure_encoder, networks.generator
+    with autocast(config.precision, batch.image.device):
+        x = laid_out(batch.image, config.precision)
+        meshes = laid_out(torch.cat([batch.mesh, batch.mesh_novel]), config.precision)
+        real = E_id(x)
+        structure, structure_novel = E_str(meshes).chunk(2)
+        style = G.style(real.code)
+        x_rec = G.decode(structure, style)
+        x_nv = G.decode(structure_novel, style)
+        novel = E_id(x_nv, "generated")
+        x_cyc = G(structure, novel.code)
+        reconstruction = E_id(x_rec, "generated") if uses_encoded_reconstruction(config.losses) else None
+        cycle = E_id(x_cyc, "generated") if uses_encoded_cycle(config.losses) else None
+    return JointOutputs(GeneratedImages(x_rec, x_nv, x_cyc), real, novel, reconstruction, cycle)
+
+
+def update_discriminator(
+    networks: Networks,
+    optimisers: Optimisers,
+    generated: GeneratedImages,
+    batch: PairedBatch,
+    config: Config,
+    step: int,
+) -> Terms:
+    """D's step on the three fakes, detached, and the real image, seen once and weighed by three."""
+    D = networks.discriminator
+    with autocast(config.precision, batch.image.device):
+        real = D.with_input_gradient(laid_out(batch.image, config.precision))
+        maps_of_fakes = D(generated.detached().joined())
+    terms = discriminator_terms(maps_of_fakes, real, config.losses)
+    total = weighted_sum(terms, config.losses)
+    descend(total, terms, [optimisers.discriminator], batch, step)
+    return detached(terms, discriminator_total=total)
+
+
+def generator_terms(networks: Networks, outputs: JointOutputs, batch: PairedBatch, config: Config) -> Terms:
+    """Reconstruction and adversarial terms; D judges, and takes no gradient."""
+    D = networks.discriminator
+    with frozen(D), autocast(config.precision, batch.image.device):
+        maps_of_fakes = D(outputs.generated.joined())
+    return reconstruction_terms(outputs, batch.image, config.losses) | adversarial_terms(maps_of_fakes)
+
+
+def contrast_terms(outputs: JointOutputs, bank: MemoryBank, batch: PairedBatch, config: Config, step: int) -> Terms:
+    """L_vi, L_vi' and L_vi'' against the memory bank."""
+    formulation = config.losses.formulation
+    draw = bank.draw(batch.index, seed=config.run.seed, step=step, formulation=formulation)
+    f, f_nv = outputs.real.embedding, outputs.novel.embedding
+    return view_contrast(f, f_nv, bank, draw, config.memory_bank.temperature, formulation)
+
+
+def descend(
+    total: torch.Tensor, terms: Terms, optimisers: Sequence[torch.optim.Optimizer], batch: PairedBatch, step: int
+) -> None:
+    """One backward, gradients averaged over workers, one step of `optimisers`; only if every term is finite."""
+    check_finite(terms, batch, step)
+    for optimiser in optimisers:
+        optimiser.zero_grad()
+    total.backward()
+    for optimiser in optimisers:
+        all_reduce_gradients(parameter for group in optimiser.param_groups for parameter in group["params"])
+        optimiser.step()
+
+
+def check_finite(terms: Terms, batch: PairedBatch, step: int) -> None:
+    """NonFiniteLossError that names the first term which is not finite."""
+    finite = torch.stack(list(terms.values())).isfinite()
+    if not finite.all():
+        first = list(terms)[finite.tolist().index(False)]
+        raise NonFiniteLossError(first, step, batch.index.tolist())
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """While it lasts the module's parameters take no gradient; gradients still pass through to its input."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def detached(*groups: Terms, **more: torch.Tensor) -> Terms:
+    """All terms as numbers without a graph."""
+    return {name: value.detach() for group in (*groups, more) for name, value in group.items()}
