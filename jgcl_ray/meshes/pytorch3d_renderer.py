@@ -27,6 +27,7 @@ except ImportError as error:
     ) from error
 
 NEAR = 0.01  # metres; triangles nearer to a camera are cut off there
+SCENES_AT_ONCE = 8  # of eight views each: they fill a GPU, and the rasteriser's bins stay below 1 GB
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,13 @@ class PyTorch3DRenderer:
 
     @torch.no_grad()
     def render(self, scenes: Sequence[Scene], height: int, width: int, light: Light | None = None) -> list[Rendering]:
-        """See Renderer. All scenes are rasterised at once: a few hundred views fill a GPU."""
-        if not scenes:
-            return []
-        rasters = self.rasterize(scenes, height, width)
-        return [self._shade(scene, raster, light or Light()) for scene, raster in zip(scenes, rasters, strict=True)]
+        """See Renderer. SCENES_AT_ONCE are rasterised together."""
+        renderings: list[Rendering] = []
+        for start in range(0, len(scenes), SCENES_AT_ONCE):
+            batch = scenes[start : start + SCENES_AT_ONCE]
+            rasters = self.rasterize(batch, height, width)
+            renderings += [self._shade(*pair, light or Light()) for pair in zip(batch, rasters, strict=True)]
+        return renderings
 
     def rasterize(self, scenes: Sequence[Scene], height: int, width: int) -> list[_Raster]:
         """What each pixel of each view sees, scene by scene."""
@@ -69,8 +72,10 @@ class PyTorch3DRenderer:
             image_size=(height, width),
             blur_radius=0.0,
             faces_per_pixel=1,
+            # By default a bin drops triangles above 10,000, and a small head holds as many.
+            max_faces_per_bin=max(len(view) for view in faces),
             perspective_correct=True,
-            z_clip_value=NEAR if min(float(view[:, 2].min()) for view in vertices) < NEAR else None,
+            z_clip_value=NEAR if float(meshes.verts_packed()[:, 2].min()) < NEAR else None,
         )
         first = meshes.mesh_to_faces_packed_first_idx()[:, None, None]
         face = torch.where(face[..., 0] >= 0, face[..., 0] - first, -1)
@@ -87,7 +92,9 @@ class PyTorch3DRenderer:
         position = self._tensor(np.stack([camera.position for camera in cameras]))
         focal = self._tensor(np.array([[camera.focal * camera.stretch, camera.focal] for camera in cameras]))
         offset = self._tensor(np.array([camera.center for camera in cameras]) - [width / 2, height / 2])
-        local = (self._tensor(scene.mesh.vertices) - position[:, None]) @ rotation.transpose(1, 2)
+        relative = self._tensor(scene.mesh.vertices) - position[:, None]
+        # Not a matrix product: those may be set to TF32, whose error at a weak-perspective distance is centimetres.
+        local = (relative[:, :, None] * rotation[:, None]).sum(dim=-1)
         depth = local[..., 2:]
         away_from_zero = torch.where(depth.abs() < 1e-6, 1e-6, depth)
         pixels = local[..., :2] / away_from_zero * focal[:, None] + offset[:, None]
