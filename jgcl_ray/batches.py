@@ -41,4 +41,5 @@ class PseudoLabels:
     eps: float  # the radius that DBSCAN used; NaN for methods without one
     num_clusters: int
     num_outliers: int
-    weights: np.ndarray | None = None  # (N,) float32 in [0, 1], how much each row's labels are trusted; None: all alike
+    recall: float = 1.0  # share of the true nearest rows that the search found in a sample; 1: searched exactly
+    weights: np.ndarray | None = None  # (N,) float32 in [0, 1], how far each row's label is trusted; None: all alike

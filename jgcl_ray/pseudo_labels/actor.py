@@ -38,6 +38,7 @@ class _Clusterer:
         # Ray sets OMP_NUM_THREADS to 1 for actors of up to one CPU; one with none takes what the workers leave idle.
         self._threads = max(int(config.num_cpus), 1) if config.num_cpus else available_threads()
         torch.set_num_threads(self._threads)
+        torch.set_float32_matmul_precision("highest")  # TF32 would lose neighbours
 
     def process(self) -> int:
         return os.getpid()
@@ -112,13 +113,15 @@ class ClusteringClient:
 
 def _spread(found: PseudoLabels | None, num_rows: int) -> PseudoLabels:
     """The first worker's labels on all workers."""
-    mine = found or PseudoLabels(np.zeros(num_rows, np.int64), 0.0, 0, 0)
+    mine = found or PseudoLabels(np.zeros(num_rows, np.int64), 0.0, 0, 0, 0.0)
     weighted = mine.weights is not None
-    numbers = torch.tensor([mine.eps, mine.num_clusters, mine.num_outliers, weighted], dtype=torch.float64)
-    eps, clusters, outliers, weighted = sum_over_workers(numbers).tolist()
+    numbers = torch.tensor(
+        [mine.eps, mine.num_clusters, mine.num_outliers, mine.recall, weighted], dtype=torch.float64
+    )
+    eps, clusters, outliers, recall, weighted = sum_over_workers(numbers).tolist()
     labels = sum_over_workers(torch.from_numpy(np.array(mine.labels))).numpy()
     weights = None
     if weighted:
         weights = np.zeros(num_rows, np.float32) if mine.weights is None else np.array(mine.weights)
         weights = sum_over_workers(torch.from_numpy(weights)).numpy()
-    return PseudoLabels(labels, eps, int(clusters), int(outliers), weights)
+    return PseudoLabels(labels, eps, int(clusters), int(outliers), recall, weights)

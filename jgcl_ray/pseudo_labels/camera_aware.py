@@ -36,7 +36,7 @@ def encode(
     lists = [array for found in (intra, inter) for array in (found.rank, reciprocal_places(found.rank, threads))]
     sets = over_rows(_joined_rows, len(features), threads, *lists)
     expansion = np.hstack([intra.rank[:, : config.k2_intra], inter.rank[:, : config.k2_inter]])
-    return encode_sets(features, sets, expansion, threads)
+    return encode_sets(features, sets, expansion, intra.recall, threads)
 
 
 def check_cameras(cameras: np.ndarray, num_rows: int) -> np.ndarray:

@@ -33,6 +33,9 @@ class Encoding(Protocol):
     @property
     def num_rows(self) -> int: ...
 
+    @property
+    def recall(self) -> float: ...
+
     def within(self, limit: float) -> csr_array: ...
 
     def histogram(self) -> np.ndarray: ...
@@ -69,12 +72,14 @@ def pseudo_labels(
             f"pseudo_labels.distance={config.distance}, single_camera={config.single_camera} need the camera of each "
             "image; use distance=jaccard and single_camera=keep for data without"
         )
-    found = METHODS[config.method](_encoding(features, config, cameras, threads, device), config)
+    encoding = _encoding(features, config, cameras, threads, device)
+    found = replace(METHODS[config.method](encoding, config), recall=encoding.recall)
     if cameras is None or config.single_camera == "keep":
         return found
     if config.single_camera == "weigh":
         return replace(found, weights=camera_aware.entropy_weights(found.labels, cameras))
-    return _labelling(camera_aware.drop_clusters(found.labels, cameras, config.min_camera_entropy), found.eps)
+    kept = camera_aware.drop_clusters(found.labels, cameras, config.min_camera_entropy)
+    return replace(_labelling(kept, found.eps), recall=found.recall)
 
 
 def _encoding(
@@ -87,7 +92,7 @@ def _encoding(
         on_device = torch.tensor(features, device=device)
         return encode_on_device(on_device, nearest_on_device(on_device, config.k1), config.k1, config.k2)
     found = nearest(features, config.k1, config.neighbours, threads, config.min_recall)
-    return encode(features, found.rank, config.k1, config.k2, threads)
+    return encode(features, found, config.k1, config.k2, threads)
 
 
 def dbscan(encoding: Encoding, config: PseudoLabelsConfig) -> PseudoLabels:

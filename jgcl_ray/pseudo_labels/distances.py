@@ -22,7 +22,7 @@ from scipy.sparse import csr_array
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.pseudo_labels._rows import available_threads, join_rows, over_rows, row_ends
-from jgcl_ray.pseudo_labels.neighbours import check_features, nearest
+from jgcl_ray.pseudo_labels.neighbours import Neighbours, check_features, nearest
 
 # A distance below this is none: what float32 leaves of the distance between rows that are alike.
 ZERO = 1e-6
@@ -39,19 +39,19 @@ def jaccard_distance(
     an absent pair has distance 1, a stored 0 is a distance of 0, the diagonal is not stored.
     """
     features = check_features(features)
-    return encode(features, nearest(features, k1, neighbours, threads).rank, k1, k2, threads).within(1.0)
+    return encode(features, nearest(features, k1, neighbours, threads), k1, k2, threads).within(1.0)
 
 
 def encode(
-    features: np.ndarray, rank: np.ndarray, k1: int, k2: int, threads: int | None = None
+    features: np.ndarray, found: Neighbours, k1: int, k2: int, threads: int | None = None
 ) -> ReciprocalEncoding:
-    """V of all rows from their k nearest, rank (N, k) int32, -1 for none."""
+    """V of all rows from their k nearest."""
     if not 1 <= k2 <= k1:
         raise UserError(f"pseudo_labels.k2={k2}: expected 1 <= k2 <= k1, which is {k1}")
-    threads = threads or available_threads()
+    rank, threads = found.rank, threads or available_threads()
     half = min(half_of(k1), rank.shape[1])
     sets = over_rows(_expanded_rows, len(rank), threads, rank, reciprocal_places(rank, threads), half)
-    return encode_sets(features, sets, rank[:, :k2], threads)
+    return encode_sets(features, sets, rank[:, :k2], found.recall, threads)
 
 
 def half_of(k1: int) -> int:
@@ -67,7 +67,7 @@ def reciprocal_places(rank: np.ndarray, threads: int) -> np.ndarray:
 
 
 def encode_sets(
-    features: np.ndarray, sets: list[tuple[np.ndarray, ...]], expansion: np.ndarray, threads: int
+    features: np.ndarray, sets: list[tuple[np.ndarray, ...]], expansion: np.ndarray, recall: float, threads: int
 ) -> ReciprocalEncoding:
     """V of all rows from their sets.
 
@@ -81,7 +81,7 @@ def encode_sets(
     members, weights, indptr = join_rows(
         over_rows(_averaged_rows, num_rows, threads, indptr, members, weights, expansion)
     )
-    return ReciprocalEncoding(csr_array((weights, members, indptr), shape=(num_rows, num_rows)), threads)
+    return ReciprocalEncoding(csr_array((weights, members, indptr), shape=(num_rows, num_rows)), recall, threads)
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class ReciprocalEncoding:
     """
 
     rows: csr_array  # (N, N) float32: V, a few dozen entries to a row
+    recall: float  # of the neighbour search that led here
     threads: int
 
     @property

@@ -166,7 +166,7 @@ def _ivf(base: np.ndarray, wanted: int) -> tuple[faiss.Index, str, int, int]:
     index.cp.niter, index.cp.max_points_per_centroid = 10, 64
     index.train(base)
     index.add(base)
-    return index, "nprobe", min(16, lists), lists
+    return index, "nprobe", min(4, lists), lists
 
 
 def _hnsw(base: np.ndarray, wanted: int) -> tuple[faiss.Index, str, int, int]:

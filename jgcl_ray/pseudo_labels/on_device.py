@@ -72,6 +72,7 @@ class DeviceEncoding:
     sizes: torch.Tensor  # (N,) int64, entries of each row
     members: torch.Tensor  # (entries,) int64, their columns, ascending in each row
     weights: torch.Tensor  # (entries,) float32
+    recall: float = 1.0  # neighbours are searched exactly here
 
     @property
     def num_rows(self) -> int:

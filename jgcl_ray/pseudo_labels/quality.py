@@ -23,6 +23,7 @@ class LabellingQuality:
     num_clusters: int
     num_outliers: int
     eps: float  # NaN for methods without one
+    recall: float  # of the neighbour search
     largest_share: float  # rows of the largest cluster over N
     size_histogram: dict[int, int]  # clusters by size: the key is the smallest size of a bin, the next key ends it
     single_camera_share: float | None  # clusters seen by one camera, over C; None without cameras or clusters
@@ -52,6 +53,7 @@ def measure(
         num_clusters=found.num_clusters,
         num_outliers=found.num_outliers,
         eps=found.eps,
+        recall=found.recall,
         largest_share=float(sizes.max(initial=0) / max(len(labels), 1)),
         size_histogram={
             SIZE_BINS[b - 1]: int(count) for b, count in zip(*np.unique(bins, return_counts=True), strict=True)

@@ -77,7 +77,7 @@ def test_threads_do_not_change_a_bit() -> None:
 
 def test_a_pass_with_a_limit_keeps_what_is_below() -> None:
     features, _ = dense.clustered(300, 16, 20, 0.6, 1)
-    encoding = encode(features, nearest(features, 15).rank, 15, 4)
+    encoding = encode(features, nearest(features, 15), 15, 4)
     everything, some = encoding.within(1.0), encoding.within(0.4)
     near = everything.data <= 0.4
     assert 0 < near.sum() < len(near)
@@ -94,10 +94,10 @@ def test_torch_operations_equal_compiled_ones(
     name: str, features: np.ndarray, k1: int, k2: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(on_device, "BLOCK", block)
-    rank, tensor = nearest(features, k1).rank, torch.from_numpy(features)
-    np.testing.assert_array_equal(nearest_on_device(tensor, k1).numpy(), rank)
-    compiled = encode(features, rank, k1, k2)
-    on_tensors = encode_on_device(tensor, torch.from_numpy(rank).long(), k1, k2)
+    found, tensor = nearest(features, k1), torch.from_numpy(features)
+    np.testing.assert_array_equal(nearest_on_device(tensor, k1).numpy(), found.rank)
+    compiled = encode(features, found, k1, k2)
+    on_tensors = encode_on_device(tensor, torch.from_numpy(found.rank).long(), k1, k2)
     np.testing.assert_allclose(dense_of(on_tensors.within(1.0)), dense_of(compiled.within(1.0)), atol=2e-6)
     assert on_tensors.histogram().sum() == compiled.histogram().sum()
 

@@ -32,7 +32,7 @@ def test_all_that_is_known_is_measured() -> None:
 
 def test_what_is_unknown_is_left_out() -> None:
     metrics = measure(labelling([0, 0, 1])).metrics()
-    assert set(metrics) == {"num_clusters", "num_outliers", "eps", "largest_share"}
+    assert set(metrics) == {"num_clusters", "num_outliers", "eps", "recall", "largest_share"}
 
 
 def test_no_cluster_is_measured_too() -> None:
