@@ -1,0 +1,1 @@
+"""Beside it: helper modules that tests in any folder import by name."""

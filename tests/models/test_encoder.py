@@ -1,0 +1,97 @@
+"""The identity encoder: shapes, the layout of the code, heads, backbones, statistics of two domains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from jgcl_ray.config import EncoderConfig
+from jgcl_ray.models.encoder import GeneralisedMean, IdentityEncoder
+
+
+def make_encoder(**fields: Any) -> IdentityEncoder:
+    torch.manual_seed(0)
+    return IdentityEncoder(EncoderConfig(**({"weights": "random", "backbone": "resnet18"} | fields)))
+
+
+def test_default_has_the_published_number_of_parameters() -> None:
+    with torch.device("meta"):
+        encoder = IdentityEncoder(EncoderConfig())
+    assert sum(p.numel() for p in encoder.parameters()) == 24_558_144
+    assert (encoder.code_width, encoder.embedding_width) == (8192, 512)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "embedding"),
+    [
+        ({"embedding": 16}, 2048, 16),
+        ({"head": "pool", "backbone": "resnet34"}, 2048, 512),
+        ({"head": "pool", "backbone": "resnet50"}, 8192, 2048),
+        ({"backbone": "resnet50_ibn_a", "pooling": "gem"}, 8192, 512),
+    ],
+)
+def test_code_and_embedding_have_the_widths_of_backbone_and_head(fields: Any, code: int, embedding: int) -> None:
+    encoder = make_encoder(**fields)
+    out = encoder(torch.randn(2, 3, 64, 32))
+    assert out.code.shape == (2, code) == (2, encoder.code_width)
+    assert out.embedding.shape == (2, embedding) == (2, encoder.embedding_width)
+
+
+def test_last_stage_keeps_its_size_and_the_code_is_channel_first() -> None:
+    encoder = make_encoder().eval()
+    image = torch.randn(2, 3, 128, 64)
+    last = encoder.backbone(image, "real")
+    assert last.shape == (2, 512, 8, 4)
+    code = encoder(image).code
+    for channel, cell in ((0, 0), (3, 2), (511, 3)):
+        torch.testing.assert_close(
+            code[:, 4 * channel + cell], last[:, channel, 2 * cell : 2 * cell + 2].mean((1, 2))
+        )
+
+
+def test_embedding_is_the_normed_projection_of_the_pooled_map() -> None:
+    encoder = make_encoder(embedding=8).eval()
+    encoder.embed_norm.running_mean.normal_()
+    image = torch.randn(2, 3, 64, 32)
+    pooled = encoder.backbone(image, "real").mean((2, 3))
+    normal = (encoder.embed(pooled) - encoder.embed_norm.running_mean) / (1 + 1e-5) ** 0.5
+    torch.testing.assert_close(encoder(image).embedding, normal, rtol=1e-4, atol=1e-5)
+
+
+def test_generalised_mean_is_the_mean_for_power_one_and_near_the_maximum_for_a_large_one() -> None:
+    pool, x = GeneralisedMean(), torch.rand(2, 3, 4, 5) + 0.1
+    torch.testing.assert_close(pool(x)[0, 0, 0, 0], x[0, 0].pow(3).mean().pow(1 / 3))
+    pool.power.data.fill_(1.0)
+    torch.testing.assert_close(pool(x), x.mean((2, 3), keepdim=True))
+    pool.power.data.fill_(60.0)
+    torch.testing.assert_close(pool(x), x.amax((2, 3), keepdim=True), rtol=0.1, atol=0)
+
+
+def test_ibn_a_norms_half_of_the_first_norm_by_instance_in_three_stages() -> None:
+    with torch.device("meta"):
+        names = set(IdentityEncoder(EncoderConfig(backbone="resnet50_ibn_a")).backbone.state_dict())
+    assert {"layer1.0.bn1.IN.weight", "layer3.5.bn1.BN.running_mean", "layer4.0.bn1.weight"} <= names
+    assert not any("layer4" in name and "IN" in name for name in names)
+
+
+def test_generated_images_leave_the_statistics_of_real_ones_alone() -> None:
+    encoder = make_encoder(separate_batch_norm=True).train()
+    image = torch.randn(4, 3, 64, 32) + 2
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    encoder(image, "generated")
+    changed = {name for name, value in encoder.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all("generated_" in name for name in changed)
+
+    encoder.eval()
+    assert not torch.equal(encoder(image, "generated").embedding, encoder(image, "real").embedding)
+
+
+def test_without_separate_statistics_the_domain_makes_no_difference() -> None:
+    encoder = make_encoder(separate_batch_norm=False).train()
+    image = torch.randn(4, 3, 64, 32) + 2
+    encoder(image, "generated")
+    assert encoder.backbone.bn1.running_mean.abs().sum() > 0
+    encoder.eval()
+    assert torch.equal(encoder(image, "generated").code, encoder(image, "real").code)

@@ -1,0 +1,94 @@
+"""Weights on disk: ImageNet's, our own, and what is neither."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+
+from jgcl_ray.config import EncoderConfig
+from jgcl_ray.errors import UserError
+from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.models.weights import build_encoder, load_weights, read_state, save_weights
+
+SMALL = EncoderConfig(backbone="resnet18", embedding=8, weights="random")
+
+
+def imagenet_state() -> dict[str, torch.Tensor]:
+    """As torchvision writes it: a plain ResNet and its classifier."""
+    torch.manual_seed(1)
+    backbone = IdentityEncoder(SMALL.model_copy(update={"separate_batch_norm": False})).backbone.state_dict()
+    return backbone | {"fc.weight": torch.randn(1000, 512), "fc.bias": torch.randn(1000)}
+
+
+def test_imagenet_file_fills_the_backbone_and_nothing_else(tmp_path: Path) -> None:
+    state, path = imagenet_state(), tmp_path / "resnet18.pth"
+    torch.save(state, path)
+    encoder = build_encoder(SMALL.model_copy(update={"weights": "imagenet", "weights_file": path}))
+    assert torch.equal(encoder.backbone.layer3[1].conv2.weight, state["layer3.1.conv2.weight"])
+    assert torch.equal(encoder.backbone.bn1.generated_var, state["bn1.running_var"])
+
+
+def test_imagenet_file_of_another_network_lists_names(tmp_path: Path) -> None:
+    state, path = imagenet_state(), tmp_path / "resnet18.pth"
+    del state["layer1.0.conv1.weight"]
+    torch.save(state | {"layer9.weight": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match=r"missing: layer1\.0\.conv1\.weight; 1 names surplus: layer9\.weight"):
+        build_encoder(SMALL.model_copy(update={"weights": "imagenet", "weights_file": path}))
+
+
+def test_offline_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def offline(url: str, **options: Any) -> None:
+        asked.update(options, url=url)
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    with pytest.raises(
+        UserError, match=r"resnet18-f37072fd\.pth.*encoder\.weights_file=PATH.*encoder\.weights=random"
+    ):
+        build_encoder(SMALL.model_copy(update={"weights": "imagenet"}))
+    assert asked["check_hash"] is True
+    assert asked["weights_only"] is True
+
+
+def test_a_file_that_does_not_match_its_checksum_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(url: str, **options: Any) -> None:
+        raise RuntimeError("invalid hash value")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", damaged)
+    with pytest.raises(UserError, match="invalid hash value"):
+        build_encoder(SMALL.model_copy(update={"weights": "imagenet"}))
+
+
+def test_our_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
+    saved, loaded = (build_encoder(SMALL) for _ in range(2))
+    save_weights(saved, tmp_path / "encoder.safetensors")
+    load_weights(loaded, tmp_path / "encoder.safetensors")
+    for name, value in saved.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_our_weights_of_another_config_or_no_weights_at_all_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    save_weights(build_encoder(SMALL), path)
+    with pytest.raises(UserError, match=r"another shape: embed\.weight \(8, 512\) instead of \(9, 512\)"):
+        load_weights(build_encoder(SMALL.model_copy(update={"embedding": 9})), path)
+    path.write_bytes(b"not weights")
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        load_weights(build_encoder(SMALL), path)
+
+
+def test_files_with_anything_but_tensors_are_refused(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "numbers.pt")
+    with pytest.raises(UserError, match="no mapping of names to tensors"):
+        read_state(tmp_path / "numbers.pt")
+    torch.save({"path": Path()}, tmp_path / "object.pt")
+    with pytest.raises(UserError, match="not a readable file of PyTorch weights"):
+        read_state(tmp_path / "object.pt")
+    with pytest.raises(UserError, match="not a readable file of PyTorch weights"):
+        read_state(tmp_path / "absent.pt")
