@@ -1,0 +1,83 @@
+"""The Market-1501 protocol against the authors' numbers, and against a version that sorts and loops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jgcl_ray.errors import UserError
+from jgcl_ray.evaluation import ranking
+from jgcl_ray.evaluation.ranking import rank
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def slow_rank(query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras, topk):
+    """As one would explain it: sort, strike out, walk down the list."""
+    average_precisions, first_ranks, penalties = [], [], []
+    for feature, identity, camera in zip(query, query_ids, query_cameras, strict=True):
+        distances = np.linalg.norm(gallery - feature, axis=1)
+        found = []
+        for row in np.argsort(distances, kind="stable"):
+            if gallery_ids[row] == -1 or (gallery_ids[row] == identity and gallery_cameras[row] == camera):
+                continue
+            found.append(gallery_ids[row] == identity)
+        hits = [position + 1 for position, right in enumerate(found) if right]
+        if identity == -1 or not hits:
+            continue
+        average_precisions.append(np.mean([(k + 1) / hit for k, hit in enumerate(hits)]))
+        first_ranks.append(hits[0])
+        penalties.append(len(hits) / hits[-1])
+    cmc = np.array([np.mean(np.array(first_ranks) <= k) for k in range(1, topk + 1)])
+    return np.mean(average_precisions), cmc, np.mean(penalties), len(average_precisions)
+
+
+def test_authors_numbers() -> None:
+    with np.load(DATA / "ranking.npz", allow_pickle=False) as golden:
+        q, features, ids, cams = int(golden["q"]), golden["features"], golden["ids"], golden["cams"]
+        result = rank(features[:q], features[q:], ids[:q], ids[q:], cams[:q], cams[q:])
+        assert result.mAP == pytest.approx(float(golden["mAP"]), abs=1e-6)
+        np.testing.assert_allclose(result.cmc, golden["cmc"], atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_equals_the_slow_version(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random features with ties, junk, distractors and queries without a match, in chunks of a few queries."""
+    random = np.random.default_rng(seed)
+    q, g = 23, 90
+    features = random.integers(-2, 3, (q + g, 4)).astype(np.float32)  # small integers: many equal distances
+    ids = random.integers(-1, 9, q + g)
+    cams = random.integers(1, 4, q + g)
+    monkeypatch.setattr(ranking, "_CHUNK_BYTES", 5 * 4 * g)
+    arguments = (features[:q], features[q:], ids[:q], ids[q:], cams[:q], cams[q:])
+    result = rank(*arguments, topk=10)
+    mAP, cmc, mINP, queries = slow_rank(*arguments, topk=10)
+    assert result.mAP == pytest.approx(mAP, abs=1e-12)
+    assert result.mINP == pytest.approx(mINP, abs=1e-12)
+    assert result.queries == queries
+    np.testing.assert_allclose(result.cmc, cmc, atol=1e-12)
+
+
+def test_same_camera_is_no_match() -> None:
+    features = np.eye(3, dtype=np.float32)
+    with pytest.raises(UserError, match="no query has a match"):
+        rank(features[:1], features[1:], np.array([5]), np.array([5, 6]), np.array([1]), np.array([1, 2]))
+
+
+def test_empty_gallery() -> None:
+    features = np.eye(3, dtype=np.float32)
+    none = np.array([], int)
+    with pytest.raises(UserError, match="the gallery is empty"):
+        rank(features, features[:0], np.array([1, 2, 3]), none, np.array([1, 1, 1]), none)
+
+
+def test_perfect_and_worst_order() -> None:
+    gallery = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]], np.float32)
+    ids, cams = np.array([1, 1, 2, 2]), np.array([2, 2, 2, 2])
+    near = rank(np.array([[1, 0]], np.float32), gallery, np.array([1]), ids, np.array([1]), cams)
+    far = rank(np.array([[0, 1]], np.float32), gallery, np.array([1]), ids, np.array([1]), cams)
+    assert near.mAP == near.mINP == 1.0 and near.cmc[0] == 1.0
+    assert far.mAP == pytest.approx((1 / 3 + 2 / 4) / 2)
+    assert far.cmc[:3].tolist() == [0.0, 0.0, 1.0]
