@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array, csr_array
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.pseudo_labels._rows import available_threads, join_rows, over_rows, row_ends
@@ -81,7 +81,8 @@ def encode_sets(
     members, weights, indptr = join_rows(
         over_rows(_averaged_rows, num_rows, threads, indptr, members, weights, expansion)
     )
-    return ReciprocalEncoding(csr_array((weights, members, indptr), shape=(num_rows, num_rows)), recall, threads)
+    rows = csr_array((weights, members, indptr), shape=(num_rows, num_rows))
+    return ReciprocalEncoding(rows, rows.tocsc(), recall, threads)
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class ReciprocalEncoding:
     """
 
     rows: csr_array  # (N, N) float32: V, a few dozen entries to a row
+    columns: csc_array  # the same
     recall: float  # of the neighbour search that led here
     threads: int
 
@@ -115,7 +117,7 @@ class ReciprocalEncoding:
         )
 
     def _arrays(self) -> Sequence[np.ndarray]:
-        rows, columns = self.rows, self.rows.tocsc()
+        rows, columns = self.rows, self.columns
         return rows.indptr, rows.indices, rows.data, columns.indptr, columns.indices, columns.data
 
 

@@ -86,7 +86,7 @@ def test_a_pass_with_a_limit_keeps_what_is_below() -> None:
     assert encoding.histogram().sum() == everything.nnz
 
 
-@pytest.mark.parametrize("block", [2**26, 2**15])
+@pytest.mark.parametrize("block", [2**26, 2**17])
 @pytest.mark.parametrize(
     ("name", "features", "k1", "k2"), random_cases(), ids=lambda value: value if isinstance(value, str) else ""
 )
