@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -20,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jgcl_ray.batches import NOVEL_VIEWS
 from jgcl_ray.config import WalkersConfig
-from jgcl_ray.data.walkers.figure import dress
+from jgcl_ray.data.walkers.figure import Figure, dress
 from jgcl_ray.data.walkers.gait import ARMS
 from jgcl_ray.data.walkers.photographer import Photographer, Shot, frame, projections
 from jgcl_ray.data.walkers.plan import FOLDERS, Photo, Plan, draw_plan
@@ -133,8 +134,18 @@ def _render_in_worker(job: tuple[int, Path, int]) -> int:
     return job[0]
 
 
-def _render_photo(plan: Plan, row: int, folder: Path, height: int) -> None:
-    """Write one photo, its projections, and last its record."""
+@dataclass(frozen=True)
+class Taken:
+    """A photo of a plan, and who could take more of the same scene."""
+
+    jpeg: bytes
+    figure: Figure
+    shot: Shot
+    photographer: Photographer
+
+
+def take_photo(plan: Plan, row: int) -> Taken:
+    """The photo in a row of the plan, alone: neither files nor projections."""
     photo = plan.photos[row]
     rng = np.random.default_rng(photo.seed)
     person, scene = plan.people[photo.person], plan.scenes[photo.camera - 1]
@@ -146,19 +157,27 @@ def _render_photo(plan: Plan, row: int, folder: Path, height: int) -> None:
         passer_by = plan.people[photo.passer_by]
         other = (passer_by, dress(passer_by, replace(photo.gait, phase=(photo.gait.phase + 2.0) % 6.28)))
     quality = int(rng.integers(*scene.jpeg_quality))
-    picture = Image.fromarray(photographer.photo(other, photo.occluder))
-    picture.save(folder / photo.path, quality=quality)
-    for view, grey in zip(VIEWS, projections(figure, shot, VIEWS, height), strict=True):
+    jpeg = io.BytesIO()
+    Image.fromarray(photographer.photo(other, photo.occluder)).save(jpeg, "JPEG", quality=quality)
+    return Taken(jpeg.getvalue(), figure, shot, photographer)
+
+
+def _render_photo(plan: Plan, row: int, folder: Path, height: int) -> None:
+    """Write one photo, its projections, and last its record."""
+    photo, taken = plan.photos[row], take_photo(plan, row)
+    (folder / photo.path).write_bytes(taken.jpeg)
+    for view, grey in zip(VIEWS, projections(taken.figure, taken.shot, VIEWS, height), strict=True):
         name = Path(photo.name).with_suffix(".png")
         Image.fromarray(grey).save(folder / "meshes" / photo.mesh_split / mesh_folder(view) / name, compress_level=4)
-    true_views = [photographer.true_view(view) for view in NOVEL_VIEWS] if photo.true_views else []
+    true_views = [taken.photographer.true_view(view) for view in NOVEL_VIEWS] if photo.true_views else []
     resized = [
         np.asarray(Image.fromarray(view).resize((height // 2, height), Image.Resampling.BICUBIC))
         for view in true_views
     ]
     record = folder / "records" / f"{row}.npz"
     temporary = record.with_suffix(".tmp.npz")
-    truth = {"photos": np.array(resized, np.uint8), **_record(photo, person.shape, shot, height)}
+    shape = plan.people[photo.person].shape
+    truth = {"photos": np.array(resized, np.uint8), **_record(photo, shape, taken.shot, height)}
     np.savez(temporary, allow_pickle=False, **truth)
     temporary.replace(record)
 
