@@ -174,7 +174,7 @@ def plot(target: Path, sources: list[Path]) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     groups = sorted({(r["case"], r["neighbours"], r["width"]) for r in records})
     for axis, field, title in (
-        (axes[0], "seconds", "seconds"),
+        (axes[0], "seconds", "seconds; x: without the neighbour search"),
         (axes[1], "peak_mib", "MiB above the features, peak"),
     ):
         for group in groups:
@@ -182,7 +182,14 @@ def plot(target: Path, sources: list[Path]) -> None:
                 (r["rows"], r[field]) for r in records if (r["case"], r["neighbours"], r["width"]) == group
             )
             name = "dense" if group[0] == "dense" else f"sparse, {group[1]}"
-            axis.loglog(*zip(*points, strict=True), "o-", label=f"{name}, D = {group[2]}")
+            (line,) = axis.loglog(*zip(*points, strict=True), "o-", label=f"{name}, D = {group[2]}")
+            if field == "seconds" and group[0] == "sparse":
+                rest = [
+                    (r["rows"], r["seconds"] - r["neighbours_seconds"])
+                    for r in records
+                    if (r["case"], r["neighbours"], r["width"]) == group
+                ]
+                axis.loglog(*zip(*sorted(rest), strict=True), "x:", color=line.get_color())
         axis.set(xlabel="N images", title=title)
         axis.grid(True, which="both", alpha=0.3)
     axes[0].legend()
