@@ -1,6 +1,6 @@
 """All terms of a step, by name: the same name in weight (config.losses), log, test and table.
 
-What a term of weight 0 would need is not computed. Letters: B images, H x W image size, 4C width of a code.
+A pass of the encoder that only terms of weight 0 would use is not run. Letters: B images, H x W image size, 4C width of a code.
 """
 
 from __future__ import annotations

@@ -15,13 +15,23 @@ def autocast(precision: PrecisionConfig, device: torch.device) -> AbstractContex
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision.dtype == "bf16")
 
 
+# What a step calls of each network: torch.compile sees a module's forward only.
+_COMPILED = {
+    "encoder": ("forward",),
+    "structure_encoder": ("forward",),
+    "generator": ("style", "decode"),
+    "discriminator": ("forward", "with_input_gradient"),
+}
+
+
 def prepare(networks: Networks, precision: PrecisionConfig) -> Networks:
     """Lay the networks out and compile them as asked, in place: once, after weights are loaded and moved."""
-    for _, module in networks.named():
+    for name, module in networks.named():
         if precision.channels_last:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if precision.compile:
-            module.compile()
+            for method in _COMPILED[name]:
+                setattr(module, method, torch.compile(getattr(module, method)))
     return networks
 
 
