@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -17,8 +18,8 @@ MEAN_COLOUR = tuple(round(255 * mean) for mean in IMAGENET_MEAN)  # 0 once norma
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 
-def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
-    """An image file as uint8 (height, width, 3), read-only, resized bicubically.
+def read_rgb(path: Path | BinaryIO, height: int, width: int) -> np.ndarray:
+    """An image file, or its bytes, as uint8 (height, width, 3), read-only, resized bicubically.
 
     16 bits keep their upper 8; transparency is laid over the ImageNet mean. Raises one of UNREADABLE.
     """

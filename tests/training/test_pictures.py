@@ -1,0 +1,115 @@
+"""Pictures show what they say: pixels of the grid, curves and gaps of the plots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from PIL import Image
+
+from jgcl_ray.batches import PairedBatch
+from jgcl_ray.data.transforms import normalise_images, normalise_meshes
+from jgcl_ray.losses.joint import GeneratedImages
+from jgcl_ray.training import pictures
+from jgcl_ray.training.pictures import COLUMNS, GAP, label_quality_plot, loss_curves, sample_grid
+
+Lines = dict[str, np.ndarray]
+
+
+def test_grid_holds_every_image_at_its_place() -> None:
+    """Plain tiles of 18 grey levels or colours, found again by their place."""
+    height, width, count = 96, 48, 3
+    colours = np.random.default_rng(0).integers(30, 226, (count, 6, 3), dtype=np.uint8)
+    colours[:, [1, 3]] = colours[:, [1, 3], :1]  # projections are grey
+    plain = np.broadcast_to(colours[:, :, None, None], (count, 6, height, width, 3)).copy()
+
+    def images(column: int) -> torch.Tensor:
+        return normalise_images(list(plain[:, column]))
+
+    def meshes(column: int) -> torch.Tensor:
+        return normalise_meshes(list(plain[:, column, :, :, 0]))
+
+    views = torch.tensor([45, 180, 315])
+    batch = PairedBatch(images(0), meshes(1), meshes(3), views, torch.arange(count))
+    sheet = np.asarray(
+        sample_grid(batch, GeneratedImages(reconstruction=images(2), novel=images(4), cycle=images(5)))
+    )
+
+    across, down = 2 * width + GAP, 2 * height + GAP  # tiles of 96 pixels are doubled
+    assert sheet.shape[1] == len(COLUMNS) * across + GAP
+    top = sheet.shape[0] - count * down - GAP
+    for i in range(count):
+        for j in range(6):
+            tile = sheet[top + GAP + i * down :, GAP + j * across :][: 2 * height, : 2 * width]
+            lower = tile[height:]  # the degrees are written in an upper corner
+            assert (lower == colours[i, j]).all(), (i, j, lower[0, 0], colours[i, j])
+            assert (tile != colours[i, j]).any() == (COLUMNS[j] == "novel projection")
+    header = sheet[:top]
+    assert all((header[:, GAP + j * across :][:, : 2 * width] < 100).any() for j in range(6)), "a column has no name"
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Lines]:
+    """By the title of a panel the curves that are drawn in it, as (points, 2) by name."""
+    panels: dict[str, Lines] = {}
+    plot = Axes.plot
+
+    def note(axes: Axes, x: np.ndarray, y: np.ndarray, **how: Any) -> Any:
+        panels.setdefault(axes.get_title(), {})[how["label"]] = np.stack([x, y], axis=1)
+        return plot(axes, x, y, **how)
+
+    monkeypatch.setattr(Axes, "plot", note)
+    return panels
+
+
+def record(stage: str, epoch: int, step: int, **numbers: float | None) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "epoch": epoch,
+        "step": step,
+        **{name.replace("_1", "-1"): x for name, x in numbers.items()},
+    }
+
+
+GAP_ROW = [np.nan, np.nan]
+
+
+def test_labels_over_epochs_counted_on_over_stages(drawn: dict[str, Lines]) -> None:
+    records = [
+        record("warmup", 0, 0, num_clusters=40, num_outliers=9, eps=0.5),
+        record("warmup", 0, 10, cluster_contrast=3.0),
+        record("warmup", 1, 10, num_clusters=50, num_outliers=8, eps=None),
+        record("generator", 0, 30, image_cycle=1.0),
+        record("joint", 0, 30, num_clusters=60, num_outliers=7, eps=0.6, nmi=0.9),
+    ]
+    picture = label_quality_plot(records)
+    assert isinstance(picture, Image.Image) and picture.mode == "RGB"
+    assert drawn.keys() == {"rows", "eps", "agreement"}
+    np.testing.assert_array_equal(drawn["rows"]["num_clusters"], [[1, 40], [2, 50], GAP_ROW, [4, 60], GAP_ROW])
+    np.testing.assert_array_equal(drawn["eps"]["eps"], [[1, 0.5], [2, np.nan], GAP_ROW, [4, 0.6], GAP_ROW])
+    np.testing.assert_array_equal(drawn["agreement"]["nmi"], [[4, 0.9], GAP_ROW])
+
+
+def test_losses_over_steps_and_accuracy_over_epochs(drawn: dict[str, Lines]) -> None:
+    records = [record("joint", step // 5, step, contrast_image=step, discriminator_total=2.0) for step in range(10)]
+    records.append(record("joint", 1, 9, mAP=0.25, rank_1=0.5, seconds_train=3.0))
+    loss_curves(records)
+    assert drawn.keys() == {"contrast", "discriminator", "accuracy"}
+    np.testing.assert_array_equal(drawn["contrast"]["contrast_image"], [*([s, s] for s in range(10)), GAP_ROW])
+    np.testing.assert_array_equal(drawn["accuracy"]["mAP"], [[2, 0.25], GAP_ROW])
+    np.testing.assert_array_equal(drawn["accuracy"]["rank-1"], [[2, 0.5], GAP_ROW])
+
+
+def test_long_curves_are_averaged(drawn: dict[str, Lines], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "MOST_POINTS", 4)
+    loss_curves([record("joint", 0, step, contrast_image=2.0 * step) for step in range(8)])
+    wanted = [[0.5, 1], [2.5, 5], [4.5, 9], [6.5, 13], GAP_ROW]
+    np.testing.assert_array_equal(drawn["contrast"]["contrast_image"], wanted)
+
+
+@pytest.mark.parametrize("plot", [label_quality_plot, loss_curves])
+def test_nothing_to_draw_yet(plot: Any) -> None:
+    assert plot([]).size == plot([record("joint", 0, 0, seconds_train=1.0)]).size
