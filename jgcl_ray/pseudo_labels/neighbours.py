@@ -17,8 +17,8 @@ from jgcl_ray.pseudo_labels._rows import available_threads, over_rows
 
 # `auto` searches exactly up to here: 200,000 x 512 takes minutes on two cores, 10^6 rows hours.
 EXACT_ROWS = 250_000
-# Candidates beyond k, so that rounding in the search cannot push out a row that belongs among the k. Of more duplicates
-# of one row than that, any may be taken.
+# Candidates beyond k, so that rounding in the search cannot push out a row that belongs among the k. Where more rows
+# than that are alike, which of them are found is up to the library.
 SPARE = 8
 METHODS = ("auto", "exact", "hnsw", "ivf")
 
