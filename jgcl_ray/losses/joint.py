@@ -1,6 +1,7 @@
 """All terms of a step, by name: the same name in weight (config.losses), log, test and table.
 
-A pass of the encoder that only terms of weight 0 would use is not run. Letters: B images, H x W image size, 4C width of a code.
+A pass of the encoder that only terms of weight 0 would use is not run. Letters: B images, H x W image size, 4C width
+of a code.
 """
 
 from __future__ import annotations

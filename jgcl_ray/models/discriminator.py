@@ -54,7 +54,7 @@ class Discriminator(nn.Module):
             for finer in reversed(pyramid[:-1]):
                 gradient = _halve_adjoint(gradient, finer)
             maps.append(scores.float())
-            gradients.append(gradient)
+            gradients.append(gradient.float())
         return ScoresWithGradient(tuple(maps), tuple(gradients))
 
 
