@@ -36,7 +36,8 @@ KEY_TAG, MODEL_TAG = "jgcl_ray.run_key", "jgcl_ray.model_uuid"
 PARAM_LENGTH, METRICS_PER_CALL, PARAMS_PER_CALL = 6000, 1000, 100  # MLflow's limits
 # Short ones: a server that does not answer is asked again later, by the mirror itself.
 CLIENT_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "60",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

@@ -20,6 +20,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -58,6 +59,7 @@ Record = dict[str, Any]  # stage: str, epoch: int, step: int, and numbers by nam
 
 INTERVAL = 5.0  # seconds from one update of MLflow to the next
 LONGEST_INTERVAL = 600.0  # while MLflow is away
+LAST_PAUSES = (0.0, 1.0, 4.0)  # seconds before each try of the last update
 # Seconds for the first update, which may have to make a database; for the last one; for that while MLflow is away.
 PATIENCE_AT_OPEN, PATIENCE_AT_CLOSE, PATIENCE_AWAY = 60.0, 120.0, 15.0
 MODEL_NEEDS = ("torch", "numpy", "pillow", "safetensors", "pydantic", "pyyaml")  # besides MLflow
@@ -223,22 +225,26 @@ class _Courier:
             self._warn(f"{masked(self.mirror.uri)}: no answer")
 
     def _work(self) -> None:
-        interval, closing = INTERVAL, False
-        while True:
-            try:
-                self.mirror.update()
-                interval = INTERVAL
-                if self._away:
-                    self._away = False
-                    logger.warning("MLflow is back: the run's records have been sent")
-            except TrackingUnavailableError as error:
-                interval = min(2 * interval, LONGEST_INTERVAL)
-                self._warn(str(error))
-            finally:
-                self._tried.set()
-            if closing:
+        interval = 0.0
+        while not self._closing.wait(interval):
+            interval = INTERVAL if self._update() else min(max(2 * interval, INTERVAL), LONGEST_INTERVAL)
+        for pause in [0.0] if self._away else LAST_PAUSES:
+            time.sleep(pause)
+            if self._update():
                 return
-            closing = self._closing.wait(interval)
+
+    def _update(self) -> bool:
+        try:
+            self.mirror.update()
+        except TrackingUnavailableError as error:
+            self._warn(str(error))
+            return False
+        finally:
+            self._tried.set()
+        if self._away:
+            self._away = False
+            logger.warning("MLflow is back: the run's records have been sent")
+        return True
 
     def _warn(self, reason: str) -> None:
         if not self._away:
