@@ -46,8 +46,8 @@ def dbscan_labels(
 ) -> PseudoLabels:
     """DBSCAN on the k-reciprocal Jaccard distance, eps by the rho rule, neighbours exact.
 
-    features: (N, D) float32, rows of unit length. k2 counts up to k1. The labels are those of scikit-learn on the dense
-    matrix.
+    features: (N, D) float32, rows of unit length; k2 counts up to k1. The labels are those of scikit-learn on the
+    dense matrix.
     """
     return pseudo_labels(
         features, PseudoLabelsConfig(k1=k1, k2=min(k1, k2), rho=rho, min_samples=min_samples, neighbours="exact")
