@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 SLOPE = 0.2  # of every leaky ReLU
+LAYER_NORM_EPS = 1e-5  # added to the standard deviation
 
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -81,13 +82,11 @@ class LayerNorm(nn.Module):
 class _LayerNormFunction(torch.autograd.Function):
     """With autograd's own backward every operation of the formula would be a pass over memory there and back."""
 
-    EPS = 1e-5
-
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, gain: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
         mean = x.float().mean((1, 2, 3), keepdim=True)
         std = x.float().std((1, 2, 3), keepdim=True)
-        normal = (x - mean).div_(std + _LayerNormFunction.EPS)
+        normal = (x - mean).div_(std + LAYER_NORM_EPS)
         ctx.save_for_backward(normal, std, gain)
         return (normal * gain[:, None, None]).add_(offset[:, None, None]).to(x.dtype)
 
@@ -96,9 +95,9 @@ class _LayerNormFunction(torch.autograd.Function):
         normal, std, gain = ctx.saved_tensors
         size = normal[0].numel()
         of_gain, of_offset = (gradient * normal).sum((2, 3)), gradient.float().sum((2, 3))  # (B, C)
-        scale = 1 / (std + _LayerNormFunction.EPS)
+        scale = 1 / (std + LAYER_NORM_EPS)
         level = (of_offset @ gain)[:, None, None, None] * scale / size
-        slope = (of_gain @ gain)[:, None, None, None] / ((size - 1) * std)
+        slope = (of_gain @ gain)[:, None, None, None] / ((size - 1) * std.clamp(min=1e-12))  # a constant sample has no slope
         of_x = torch.addcmul(-level, normal, -slope).addcmul_(gradient.float(), gain[:, None, None] * scale)
         return of_x.to(gradient.dtype), of_gain.sum(0), of_offset.sum(0)
 
