@@ -79,7 +79,9 @@ class RunCard:
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{folder}: not a run folder, it has no {CARD}; give RUNS/NAME of a run") from None
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: damaged ({error}); start the run again, which writes it anew") from None
+            raise UserError(
+                f"{path}: damaged ({error}); delete it, and the run begins anew in MLflow when resumed"
+            ) from None
 
 
 @dataclass
@@ -155,8 +157,8 @@ class _Link:
         sent.numbers = self._send_metrics()
         sent.pictures = self._send_pictures()
         sent.files = self._send_files()
-        sent.models = self._send_model()
         self._send_status(RunCard.read(self._folder).status)
+        sent.models = self._send_model()  # at last: it is large, and servers before MLflow 3 do not take it
         return sent
 
     def _find(self, card: RunCard) -> Run | None:

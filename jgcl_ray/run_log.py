@@ -23,7 +23,6 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -257,15 +256,18 @@ class _Courier:
             )
 
 
-def prepare_tracking(config: Config) -> None:
-    """For the driver, before processes open run logs at the same time: create MLflow's tables and the experiment.
+def prepare_tracking(config: Config) -> str | None:
+    """For the driver, before workers or trials open run logs: create MLflow's tables and the experiment.
 
-    Where MLflow is away nothing happens: the run logs say so.
+    Returns why MLflow cannot be used at present, for the terminal (warnings of workers end in their log files); None
+    where it can, or is not asked for. The run starts either way.
     """
     if config.tracking.enabled:
-        config.run.root.mkdir(parents=True, exist_ok=True)
-        with suppress(TrackingUnavailableError):
+        try:
             prepare(tracking_uri(config), config.tracking.experiment, config.run.root)
+        except TrackingUnavailableError as error:
+            return str(error)
+    return None
 
 
 def read_records(folder: Path) -> list[Record]:

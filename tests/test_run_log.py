@@ -53,7 +53,7 @@ def without_mlflow(folder: Path) -> RunLog:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs with one database: making its tables takes seconds."""
     root = tmp_path_factory.mktemp("runs")
-    prepare_tracking(config_of(root, "any"))
+    assert prepare_tracking(config_of(root, "any")) is None
     return root
 
 
@@ -350,11 +350,12 @@ class TestServerAway:
         assert len(read_records(tmp_path / "run")) == 4
         assert [record.message for record in caplog.records if "MLflow is away" in record.message]
 
-    def test_preparing_waits_for_the_run_logs_to_complain(
-        self, tmp_path: Path, refusing: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        prepare_tracking(config_of(tmp_path, "run", f"tracking.uri={refusing}"))
+    def test_the_driver_is_told(self, tmp_path: Path, refusing: str, caplog: pytest.LogCaptureFixture) -> None:
+        reason = prepare_tracking(config_of(tmp_path, "run", f"tracking.uri={refusing}"))
+        assert reason is not None and "127.0.0.1" in reason and "hunter2" not in reason
         assert not caplog.records
+        off = config_of(tmp_path, "run", f"tracking.uri={refusing}", "tracking.enabled=false")
+        assert prepare_tracking(off) is None
 
     @pytest.mark.parametrize("damage", [None, "", "{", '{"key": 1}'])
     def test_a_folder_that_is_no_run(self, tmp_path: Path, damage: str | None) -> None:
