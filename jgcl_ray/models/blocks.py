@@ -97,7 +97,7 @@ class _LayerNormFunction(torch.autograd.Function):
         of_gain, of_offset = (gradient * normal).sum((2, 3)), gradient.float().sum((2, 3))  # (B, C)
         scale = 1 / (std + LAYER_NORM_EPS)
         level = (of_offset @ gain)[:, None, None, None] * scale / size
-        slope = (of_gain @ gain)[:, None, None, None] / ((size - 1) * std.clamp(min=1e-12))  # a constant sample has no slope
+        slope = (of_gain @ gain)[:, None, None, None] / ((size - 1) * std.clamp(min=1e-12))
         of_x = torch.addcmul(-level, normal, -slope).addcmul_(gradient.float(), gain[:, None, None] * scale)
         return of_x.to(gradient.dtype), of_gain.sum(0), of_offset.sum(0)
 
