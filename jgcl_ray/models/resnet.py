@@ -52,6 +52,14 @@ class DomainBatchNorm(nn.Module):
         return F.batch_norm(x, mean, var, self.weight, self.bias, training=self.training)
 
 
+def share_statistics(module: nn.Module) -> None:
+    """Let generated images start from the running statistics of real ones, wherever they have their own."""
+    for part in module.modules():
+        if isinstance(part, DomainBatchNorm) and part.separate:
+            part.generated_mean.copy_(part.running_mean)
+            part.generated_var.copy_(part.running_var)
+
+
 class InstanceBatchNorm(nn.Module):
     """IBN-a: instance norm on the first half of the channels, batch norm on the others."""
 

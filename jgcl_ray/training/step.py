@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from jgcl_ray.batches import PairedBatch
+from jgcl_ray.batches import ImageBatch, PairedBatch
 from jgcl_ray.config import Config
 from jgcl_ray.distributed import all_reduce_gradients
 from jgcl_ray.losses.joint import (
@@ -144,7 +144,11 @@ def contrast_terms(outputs: JointOutputs, bank: MemoryBank, batch: PairedBatch, 
 
 
 def descend(
-    total: torch.Tensor, terms: Terms, optimisers: Sequence[torch.optim.Optimizer], batch: PairedBatch, step: int
+    total: torch.Tensor,
+    terms: Terms,
+    optimisers: Sequence[torch.optim.Optimizer],
+    batch: ImageBatch | PairedBatch,
+    step: int,
 ) -> None:
     """One backward, gradients averaged over workers, one step of `optimisers`; only if every term is finite."""
     check_finite(terms, batch, step)
@@ -156,7 +160,7 @@ def descend(
         optimiser.step()
 
 
-def check_finite(terms: Terms, batch: PairedBatch, step: int) -> None:
+def check_finite(terms: Terms, batch: ImageBatch | PairedBatch, step: int) -> None:
     """NonFiniteLossError that names the first term which is not finite."""
     finite = torch.stack(list(terms.values())).isfinite()
     if not finite.all():

@@ -1,0 +1,47 @@
+"""Train: `python -m jgcl_ray.train [--config NAME.yaml] [section.field=value ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from jgcl_ray.config import load_config
+from jgcl_ray.errors import exit_on_user_error
+
+
+def main() -> None:
+    """Parse, load the config, train."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jgcl_ray.train",
+        description="Train an encoder without labels: warm-up, generator, both jointly. With no argument at all, on "
+        "the walkers, which are rendered first. The same command goes on with a run that was stopped.",
+    )
+    parser.add_argument("--config", default="walkers", help="YAML file, or the name of a shipped one (walkers)")
+    parser.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
+    arguments = parser.parse_intermixed_args()
+    with exit_on_user_error():
+        config = load_config(arguments.config, arguments.overrides)
+
+        # Ray is slow to import: a mistake in the configuration is told before that.
+        from rich.console import Console
+
+        from jgcl_ray.training.run import Interrupted, train
+        from jgcl_ray.training.terminal import shown
+
+        console = Console(stderr=True)
+        folder = config.run.root / config.run.name
+        console.print(f"run {folder}, stages {', '.join(config.run.stages)}")
+        try:
+            with shown(folder, console):
+                outcome = train(config)
+        except Interrupted as error:
+            console.print(str(error))
+            sys.exit(128 + error.number)
+    if outcome.scores is None:
+        print("no labels to score against: see the labelling's quality in metrics.jsonl")
+    else:
+        print(f"mAP {outcome.scores.mAP:.4f} rank-1 {outcome.scores.rank1:.4f}")
+
+
+if __name__ == "__main__":
+    main()

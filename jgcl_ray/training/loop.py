@@ -1,0 +1,229 @@
+"""The epochs: one direction, no Ray. Every worker runs this loop on its own session.
+
+features of all training images -> pseudo labels -> memory          begin_epoch
+batches -> encoder, generator, discriminator -> losses -> memory    step
+scores -> record -> checkpoint                                      close_epoch
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from jgcl_ray.batches import ImageBatch, PairedBatch
+from jgcl_ray.config import StageName
+from jgcl_ray.data.datasets import Split
+from jgcl_ray.data.loaders import ExtractionLoader, open_images
+from jgcl_ray.distributed import mean_over_workers, rank, sum_over_workers, world_size
+from jgcl_ray.evaluation.evaluator import Scores, evaluate, validate
+from jgcl_ray.run_log import NullRunLog
+from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved, checkpoint_name, load_networks, load_saved
+from jgcl_ray.training.precision import autocast
+from jgcl_ray.training.session import Session
+from jgcl_ray.training.stages import STAGES, Stage
+from jgcl_ray.training.step import NonFiniteLossError
+
+Batch = TypeVar("Batch", ImageBatch, PairedBatch)
+
+
+class Hooks:
+    """What the outside hears of a run, on every worker; nothing, unless overridden."""
+
+    def stop(self) -> bool:
+        """Asked before each batch: whether to save and end."""
+        return False
+
+    def batch_done(
+        self, stage: StageName, epoch: int, batch: int, batches: int, step: int, numbers: Mapping[str, float]
+    ) -> None:
+        """`batch` of `batches` is done; numbers are loss terms and images/s, as of the last logged step."""
+
+    def epoch_done(self, stage: StageName, epoch: int, step: int, numbers: Mapping[str, float]) -> None:
+        """An epoch is closed and its checkpoint written."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    interrupted: bool
+    position: Position
+    scores: Scores | None  # of the best checkpoint on the test split; None without labels, or when interrupted
+
+
+class Loop:
+    """A run on one worker, from where its checkpoint left it to the last epoch of the last stage."""
+
+    def __init__(
+        self, session: Session, checkpoints: Checkpoints, log: NullRunLog, hooks: Hooks | None = None
+    ) -> None:
+        self.session, self.config = session, session.config
+        self.checkpoints, self.log, self.hooks = checkpoints, log, hooks or Hooks()
+        self.position = Position()
+        self.scores: dict[str, float] = {}  # of the last evaluation
+        self.best: tuple[float, str] = (float("-inf"), "")  # score and checkpoint
+        self._memory: Mapping[str, Any] | None = None  # of the stage that is resumed
+
+    def resume(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint of this run."""
+        saved = load_saved(checkpoint)
+        load_networks(checkpoint, self.session.networks)
+        self.session.load_state(saved.state["session"])
+        self.position, self.scores = saved.position, dict(saved.scores)
+        self.best = (saved.state["best_score"], saved.state["best_name"])
+        self._memory = saved.state["memory"]
+        # The link may be one step behind, if the run ended between the checkpoint and the link.
+        if rank() == 0 and (self.checkpoints.folder / self.best[1]).is_dir() and self.best[1]:
+            self.checkpoints.mark_best(self.checkpoints.folder / self.best[1])
+
+    def run(self) -> Outcome:
+        """All stages, one after the other."""
+        stages = self.config.run.stages
+        while self.position.stage < len(stages):
+            name = stages[self.position.stage]
+            stage: Stage = STAGES[name](self.session)
+            if self._memory is None or self.position == Position(self.position.stage, step=self.position.step):
+                stage.begin()
+            elif self.position.batch:
+                stage.load_state(self._memory)
+            self._memory = None
+            while self.position.epoch < stage.epochs:
+                if not self.run_epoch(name, stage):
+                    self.save(name, stage)
+                    return Outcome(True, self.position, None)
+            self.position = Position(stage=self.position.stage + 1, step=self.position.step)
+        return Outcome(False, self.position, self.score_best())
+
+    def run_epoch(self, name: StageName, stage: Stage) -> bool:
+        """One epoch, or what is left of it; False where it was stopped between two batches."""
+        session, epoch = self.session, self.position.epoch
+        session.seconds.clear()
+        if self.position.batch == 0:
+            labelling = stage.begin_epoch(epoch, self.position.step)
+            self.record(name, epoch, labelling)
+
+        batches, images, shown = stage.num_batches(epoch), 0, {}
+        start = time.perf_counter()
+        for batch in stage.batches(epoch, self.position.batch):
+            if self.stopped():
+                return False
+            try:
+                terms = stage.step(to_device(batch, session.device), epoch, self.position.step)
+            except NonFiniteLossError as error:
+                raise error.naming([str(stage.images.split.path(row)) for row in error.rows]) from None
+            images += len(batch.index) * world_size()
+            done = replace(self.position, batch=self.position.batch + 1, step=self.position.step + 1)
+            self.position = done
+            if done.step % self.config.run.log_every == 0:
+                shown = mean_over_workers(terms)
+                self.record(name, epoch, shown)
+                shown["images/s"] = images / (time.perf_counter() - start)
+            self.hooks.batch_done(name, epoch, done.batch, batches, done.step, shown)
+            every = self.config.checkpoints.every_steps
+            if every and done.step % every == 0 and done.batch < batches:
+                self.save(name, stage)
+        session.seconds["train"] = time.perf_counter() - start
+
+        self.close_epoch(name, stage, images)
+        return True
+
+    def close_epoch(self, name: StageName, stage: Stage, images: int) -> None:
+        """Scores, the epoch's record, its checkpoint."""
+        session, epoch = self.session, self.position.epoch
+        self.position = Position(self.position.stage, epoch + 1, 0, self.position.step)
+        session.equalise()
+        last = epoch + 1 == stage.epochs
+        improved = False
+        if stage.trains_encoder and (last or (epoch + 1) % self.config.eval.every == 0):
+            with session.timed("evaluation"):
+                self.scores = self.score()
+            chosen = self.scores.get("mAP" if self.config.eval.select_on == "test" else "validation_mAP")
+            improved = chosen is not None and chosen > self.best[0]
+            if improved and chosen is not None:
+                self.best = (chosen, checkpoint_name(name, self.position))
+        numbers = dict(self.scores) if "evaluation" in session.seconds else {}
+        numbers["images_per_second"] = images / max(session.seconds["train"], 1e-9)
+        numbers |= {f"seconds_{part}": value for part, value in session.seconds.items()}
+        self.record(name, epoch, numbers)
+        checkpoint = self.save(name, stage)
+        if improved and rank() == 0:
+            self.checkpoints.mark_best(checkpoint)
+        self.hooks.epoch_done(name, epoch, self.position.step, numbers)
+
+    def score(self) -> dict[str, float]:
+        """Of the encoder as it is: on the test split where it has labels, and on the validation split."""
+        dataset = self.session.data.dataset
+        numbers: dict[str, float] = {}
+        if dataset.query is not None and dataset.gallery is not None:
+            numbers |= self.score_test().metrics()
+        validation = self.score_validation()
+        if validation is not None:
+            numbers |= validation.metrics("validation_")
+        return numbers
+
+    def score_test(self) -> Scores:
+        """Market protocol on query and gallery. A collective."""
+        query, gallery = self.session.data.dataset.query, self.session.data.dataset.gallery
+        assert query is not None and gallery is not None
+        with autocast(self.config.precision, self.session.device):
+            return evaluate(
+                self.session.networks.encoder, query, gallery, self.batches_of(query), self.batches_of(gallery)
+            )
+
+    def score_validation(self) -> Scores | None:
+        """On the data set's own validation list, else on training images by camera and pseudo label."""
+        session, dataset = self.session, self.session.data.dataset
+        if session.labels is None:
+            return None
+        return validate(session.features(self.position.step), session.labels, dataset.train.cameras)
+
+    def score_best(self) -> Scores | None:
+        """The best checkpoint on the test split; the last weights where no checkpoint was scored."""
+        dataset = self.session.data.dataset
+        if dataset.query is None or dataset.gallery is None:
+            return None
+        best = self.checkpoints.folder / self.best[1]
+        if self.best[1] and best.is_dir():
+            load_networks(best, self.session.networks)
+        return self.score_test()
+
+    def batches_of(self, split: Split) -> ExtractionLoader:
+        """This worker's shard of a split."""
+        data, size = self.config.data, self.config.eval.batch_size
+        return ExtractionLoader(open_images(split, data), data, size, self.session.shard)
+
+    def save(self, name: StageName, stage: Stage) -> Path:
+        """A complete checkpoint of the present position. A collective; the first worker writes."""
+        self.session.equalise()
+        state = {
+            "session": self.session.state(),
+            "memory": stage.state(),
+            "best_score": self.best[0],
+            "best_name": self.best[1],
+        }
+        saved = Saved(self.position, self.config.model_dump(mode="json"), state, self.scores)
+        title = checkpoint_name(name, self.position)
+        if rank() == 0:
+            self.checkpoints.save(title, self.session.networks, saved)
+        return self.checkpoints.folder / title
+
+    def record(self, name: StageName, epoch: int, numbers: Mapping[str, float]) -> None:
+        """Into the run log, as of the present step."""
+        if numbers:
+            self.log.record(name, epoch, self.position.step, numbers)
+
+    def stopped(self) -> bool:
+        """Whether any worker was asked to stop: all stop before the same batch."""
+        mine = self.hooks.stop()
+        return mine if world_size() == 1 else bool(sum_over_workers(torch.tensor(float(mine))).item())
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch with its tensors on a device."""
+    moved = {part.name: getattr(batch, part.name).to(device, non_blocking=True) for part in fields(batch)}
+    return replace(batch, **moved)

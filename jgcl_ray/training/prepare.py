@@ -1,0 +1,178 @@
+"""What is settled on the driver before anything trains: data, run folder, session. No Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from jgcl_ray.batches import PseudoLabels
+from jgcl_ray.config import Config, DataConfig, PseudoLabelsConfig, to_yaml, validate
+from jgcl_ray.data.datasets import ReidDataset, open_dataset
+from jgcl_ray.data.image_check import check_images
+from jgcl_ray.data.loaders import open_images
+from jgcl_ray.data.samplers import Shard
+from jgcl_ray.distributed import broadcast_module
+from jgcl_ray.errors import UserError
+from jgcl_ray.meshes.projections import open_projections
+from jgcl_ray.models.networks import build_networks
+from jgcl_ray.pseudo_labels.clustering import pseudo_labels
+from jgcl_ray.training.checkpoint import Checkpoints, load_networks, read_manifest
+from jgcl_ray.training.optim import build_optimisers
+from jgcl_ray.training.precision import prepare
+from jgcl_ray.training.session import Clusterer, Session, TrainingData
+
+# Fields that may differ between a run and its continuation: none changes what is computed.
+_FREE = {
+    "run": {"root", "resume", "init_from", "local", "log_every"},
+    "scaling": {"num_workers", "device", "cpus_per_worker", "gpus_per_worker", "threads_per_worker", "max_failures"},
+    "data": {"root", "cache", "loader_workers"},
+    "checkpoints": {"every_steps", "keep"},
+    "eval": {"batch_size"},
+    "tracking": None,  # all of it
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked run: what the workers are given."""
+
+    config: Config
+    dataset: ReidDataset
+    source: ReidDataset | None
+
+    @property
+    def folder(self) -> Path:
+        """RUNS/NAME."""
+        return self.config.run.root / self.config.run.name
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Of this run."""
+        return Checkpoints(self.folder / "checkpoints", self.config.checkpoints.keep)
+
+    def newest_checkpoint(self) -> Path | None:
+        """Where the run goes on from: its own newest, else the one of run.resume; None for a new run."""
+        wanted = self.config.run.resume
+        return self.checkpoints.newest() or (wanted if isinstance(wanted, Path) else None)
+
+
+def plan_run(config: Config) -> Plan:
+    """Open and check the data; UserError for whatever would stop the run later."""
+    config, dataset = _open(config)
+    dataset = check_images(dataset, config.data.on_bad_image)
+    source = None
+    if "warmup" in config.run.stages and config.warmup.mode == "source":
+        wanted = DataConfig(name=config.warmup.source, root=config.warmup.source_root)
+        source = check_images(open_dataset(wanted, config.walkers), config.data.on_bad_image)
+        if source.train.identities is None:
+            raise UserError(f"warmup.source={config.warmup.source}: it has no labels to learn from")
+    if _draws(config):
+        open_projections(config.meshes, config.data, dataset.train.paths, "train", dataset.train.folder)
+    if config.run.stages[0] != "warmup" and config.run.init_from is None and config.encoder.weights == "random":
+        raise UserError(
+            f"run.stages starts with {config.run.stages[0]} and a random encoder: give a checkpoint by "
+            "run.init_from, ImageNet weights by encoder.weights=imagenet, or the stage warmup"
+        )
+    return Plan(config, dataset, source)
+
+
+def open_folder(plan: Plan) -> None:
+    """Make the run folder, or take it up again.
+
+    UserError where it holds a run of another configuration.
+    """
+    file, wanted = plan.folder / "config.yaml", plan.config.run.resume
+    if isinstance(wanted, Path):
+        read_manifest(wanted, verify=True)
+    if file.is_file():
+        before = validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        differing = _differences(before.model_dump(mode="json"), plan.config.model_dump(mode="json"))
+        if differing:
+            raise UserError(
+                f"{plan.folder} holds a run with another configuration ({', '.join(differing[:4])}"
+                f"{', ...' if len(differing) > 4 else ''}): give this one another run.name, or remove that folder"
+            )
+    if wanted == "never" and plan.checkpoints.newest() is not None:
+        raise UserError(f"{plan.folder} holds checkpoints and run.resume=never: give the run another run.name")
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(to_yaml(plan.config), encoding="utf-8")
+    temporary.replace(file)
+
+
+def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.device) -> Session:
+    """Networks with the first worker's weights on all, optimisers, data."""
+    config = plan.config
+    torch.manual_seed(config.run.seed)
+    if config.run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    networks = build_networks(config)
+    if config.run.init_from is not None:
+        load_networks(config.run.init_from, networks)
+    for _, module in networks.named():
+        module.to(device)
+        broadcast_module(module)
+    prepare(networks, config.precision)
+    images = open_images(plan.dataset.train, config.data)
+    names, folder = plan.dataset.train.paths, plan.dataset.train.folder
+    data = TrainingData(
+        dataset=plan.dataset,
+        images=images,
+        projections=open_projections(config.meshes, config.data, names, "train", folder) if _draws(config) else None,
+        source=plan.source,
+        source_images=None if plan.source is None else open_images(plan.source.train, config.data),
+    )
+    optimisers = build_optimisers(networks, config.optim, config.warmup)
+    return Session(config, data, networks, optimisers, clusterer, device, shard)
+
+
+class InProcess:
+    """A Clusterer without Ray."""
+
+    def __init__(self, config: PseudoLabelsConfig) -> None:
+        self._config = config
+
+    def label(self, features: np.ndarray, cameras: np.ndarray | None = None) -> PseudoLabels:
+        """See Clusterer."""
+        return pseudo_labels(features, self._config, cameras)
+
+    def pending(self) -> PseudoLabels | None:
+        """See Clusterer: nothing goes on in the background."""
+        return None
+
+    def resume(self, pending: PseudoLabels | None) -> None:
+        """See Clusterer."""
+
+
+def _open(config: Config) -> tuple[Config, ReidDataset]:
+    """The data set, and the configuration with its folder filled in: workers may have another cache."""
+    dataset = open_dataset(config.data, config.walkers)
+    if config.data.root is None:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"root": dataset.root})})
+    return config, dataset
+
+
+def _draws(config: Config) -> bool:
+    return any(stage != "warmup" for stage in config.run.stages)
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    found = []
+    for section in sorted(before.keys() | after.keys()):
+        free = _FREE.get(section, set())
+        if free is None:
+            continue
+        ours, theirs = after.get(section, {}), before.get(section, {})
+        for name in sorted((ours.keys() | theirs.keys()) - free):
+            if json.dumps(ours.get(name)) != json.dumps(theirs.get(name)):
+                found.append(f"{section}.{name}: {theirs.get(name)} there, {ours.get(name)} here")
+    return found

@@ -1,0 +1,185 @@
+"""A run on Ray: the workers, the clustering actor beside them, and the way home for errors and signals."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train import FailureConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from jgcl_ray.config import Config
+from jgcl_ray.data.samplers import Shard
+from jgcl_ray.errors import UserError
+from jgcl_ray.pseudo_labels.actor import ClusteringClient, start_clustering_actor
+from jgcl_ray.run_log import prepare_tracking
+from jgcl_ray.training.loop import Outcome
+from jgcl_ray.training.prepare import InProcess, Plan, open_folder, plan_run
+from jgcl_ray.training.worker import ask_to_stop, clear, read_outcome, work
+
+
+class Interrupted(Exception):
+    """A signal ended the run after a checkpoint."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"stopped by {signal.Signals(number).name}; the same command goes on from here")
+
+
+def train(config: Config) -> Outcome:
+    """A whole run, or the rest of one; on the Ray cluster that is there, or on one of its own.
+
+    Raises UserError for what the user can mend and Interrupted after Ctrl-C or SIGTERM.
+    """
+    plan = plan_run(config)
+    open_folder(plan)
+    clear(plan.folder)
+    prepare_tracking(plan.config)
+    with _signals(plan.folder) as received:
+        if config.run.local:
+            device = torch.device("cuda" if _wants_cuda(config, torch.cuda.is_available()) else "cpu")
+            _use_threads(config, 1)
+            outcome: Outcome | None = work(plan, InProcess(config.pseudo_labels), Shard(), device)
+        else:
+            outcome = _on_ray(plan)
+    if received:
+        raise Interrupted(received[0])
+    if outcome is None:
+        raise RuntimeError(f"the workers ended without an outcome; see {plan.folder}")
+    return outcome
+
+
+def _on_ray(plan: Plan) -> Outcome | None:
+    config = plan.config
+    with ray_cluster():
+        cuda = _wants_cuda(config, ray.cluster_resources().get("GPU", 0) > 0)
+        _check_resources(config, cuda)
+        actor = start_clustering_actor(config.pseudo_labels)
+        resources = {"CPU": config.scaling.cpus_per_worker}
+        if cuda:
+            resources["GPU"] = config.scaling.gpus_per_worker
+        trainer = TorchTrainer(
+            _train_worker,
+            train_loop_config={"plan": plan, "actor": actor, "cuda": cuda},
+            torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=config.scaling.num_workers, use_gpu=cuda, resources_per_worker=resources
+            ),
+            run_config=ray.train.RunConfig(
+                name="train",
+                storage_path=str(plan.folder / "ray"),
+                failure_config=FailureConfig(max_failures=config.scaling.max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise _cause(error) from None
+        finally:
+            ray.kill(actor)
+    return read_outcome(plan.folder)
+
+
+def _train_worker(loop_config: Mapping[str, Any]) -> None:
+    plan: Plan = loop_config["plan"]
+    context = ray.train.get_context()
+    shard = Shard(context.get_world_rank(), context.get_world_size())
+    device = torch.device("cpu")
+    if loop_config["cuda"]:
+        device = ray.train.torch.get_device()
+    else:
+        _use_threads(plan.config, shard.count)
+    client = ClusteringClient(loop_config["actor"], plan.config.pseudo_labels)
+    work(plan, client, shard, device, lambda numbers: ray.train.report(dict(numbers)))
+
+
+@contextmanager
+def ray_cluster() -> Iterator[None]:
+    """The cluster that RAY_ADDRESS or a running head names, else one of this machine's, ended afterwards."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
+    except ConnectionError:
+        if "RAY_ADDRESS" in os.environ:
+            raise UserError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster answers there") from None
+        ray.init(address="local", include_dashboard=True, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _signals(folder: Path) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM ask the workers to save and end; a second one ends at once."""
+    received: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if received:
+            signal.default_int_handler(number, frame)
+        received.append(number)
+        ask_to_stop(folder)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wants_cuda(config: Config, there: bool) -> bool:
+    if config.scaling.device == "cuda" and not there:
+        raise UserError("scaling.device=cuda: there is no GPU; use scaling.device=cpu or auto")
+    return there and config.scaling.device != "cpu"
+
+
+def _use_threads(config: Config, workers: int) -> None:
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(config.scaling.threads_per_worker or max(1, cores // workers))
+
+
+def _check_resources(config: Config, cuda: bool) -> None:
+    """What cannot start would wait for ever: say the arithmetic instead."""
+    scaling, labels, there = config.scaling, config.pseudo_labels, ray.cluster_resources()
+    workers = scaling.num_workers
+    needs = [("CPU", scaling.cpus_per_worker, labels.num_cpus)]
+    if cuda:
+        needs.append(("GPU", scaling.gpus_per_worker, labels.num_gpus))
+    for kind, each, actor in needs:
+        if workers * each + actor > there.get(kind, 0):
+            raise UserError(
+                f"{workers} workers x {each:g} {kind}s (scaling) + {actor:g} of the clustering actor = "
+                f"{workers * each + actor:g}, and the Ray cluster has {there.get(kind, 0):g}: lower "
+                f"scaling.num_workers, scaling.{kind.lower()}s_per_worker or pseudo_labels.num_{kind.lower()}s"
+            )
+
+
+def _cause(error: ray.train.TrainingFailedError) -> Exception:
+    """A worker's UserError, to be told in one line; anything else as Ray tells it."""
+    failures: Mapping[int, Exception] = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        inner: BaseException | None = failure
+        while inner is not None:
+            if isinstance(inner, UserError):
+                return inner
+            inner = getattr(inner, "cause", None) or inner.__cause__
+    return error

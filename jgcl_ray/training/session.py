@@ -1,0 +1,143 @@
+"""What the stages share: data, networks, memory, and how labels come about. One on every worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from jgcl_ray.batches import PseudoLabels
+from jgcl_ray.config import Config
+from jgcl_ray.data.datasets import ReidDataset
+from jgcl_ray.data.image_store import ImageStore
+from jgcl_ray.data.loaders import ExtractionLoader
+from jgcl_ray.data.samplers import Shard
+from jgcl_ray.distributed import broadcast_module
+from jgcl_ray.errors import UserError
+from jgcl_ray.meshes.projections import ProjectionSource
+from jgcl_ray.models.networks import Networks
+from jgcl_ray.pseudo_labels.clustering import advice
+from jgcl_ray.pseudo_labels.extract import extract_features
+from jgcl_ray.pseudo_labels.quality import measure
+from jgcl_ray.training.optim import Optimisers
+from jgcl_ray.training.precision import autocast
+
+
+class Clusterer(Protocol):
+    """Who turns features into labels: the actor's client, or a plain call in the same process."""
+
+    def label(self, features: np.ndarray, cameras: np.ndarray | None = None) -> PseudoLabels:
+        """Labels of all N rows, equal on every worker."""
+        ...
+
+    def pending(self) -> PseudoLabels | None:
+        """A labelling under way, for the checkpoint."""
+        ...
+
+    def resume(self, pending: PseudoLabels | None) -> None:
+        """Put back what `pending` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The images of a run, on one worker."""
+
+    dataset: ReidDataset
+    images: ImageStore  # of dataset.train
+    projections: ProjectionSource | None  # None where no stage draws
+    source: ReidDataset | None = None  # labelled, for warmup.mode=source
+    source_images: ImageStore | None = None
+
+
+@dataclass
+class Session:
+    """A run in the making, on one worker. The stages change it; a checkpoint is made of it."""
+
+    config: Config
+    data: TrainingData
+    networks: Networks
+    optimisers: Optimisers
+    clusterer: Clusterer
+    device: torch.device
+    shard: Shard
+    labels: PseudoLabels | None = None  # of the epoch under way
+    seconds: dict[str, float] = field(default_factory=dict)  # of this epoch, by part
+    _features: tuple[int, torch.Tensor] | None = None  # and the step after which they were extracted
+
+    def features(self, step: int) -> torch.Tensor:
+        """Embeddings of ALL training images, (N, D) float32 normalised on the CPU, as of `step`. A collective."""
+        if self._features is None or self._features[0] != step:
+            with self.timed("features"):
+                self._features = (step, self.extract(self.data.images))
+        return self._features[1]
+
+    def extract(self, images: ImageStore) -> torch.Tensor:
+        """Embeddings (N, D) of all rows of a split, each worker its shard. A collective."""
+        batches = ExtractionLoader(images, self.config.data, self.config.eval.batch_size, self.shard)
+        with autocast(self.config.precision, self.device):
+            return extract_features(self.networks.encoder, batches, len(images))
+
+    def label_anew(self, step: int) -> Mapping[str, float]:
+        """Cluster the features of all training images into pseudo labels; the labelling's quality in numbers."""
+        train = self.data.dataset.train
+        cameras = train.cameras if (train.cameras >= 0).all() else None
+        features = self.features(step)
+        before = None if self.labels is None else self.labels.labels
+        with self.timed("labels"):
+            self.labels = self.clusterer.label(features.numpy(), cameras)
+            quality = measure(self.labels, before, train.identities, cameras)
+        if self.labels.num_clusters == 0:
+            raise UserError(advice(self.labels, self.config.pseudo_labels) or "no cluster: nothing to train on")
+        return quality.metrics()
+
+    def equalise(self) -> None:
+        """The first worker's batch-norm statistics on all: before features, evaluation and checkpoints."""
+        broadcast_module(self.networks.encoder)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add to the seconds of a part of the epoch."""
+        start = time.perf_counter()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+    def state(self) -> dict[str, Any]:
+        """Optimisers, labels and random state, for a checkpoint."""
+        pending = self.clusterer.pending()
+        return {
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.named()},
+            "labels": _labels_state(self.labels),
+            "pending_labels": _labels_state(pending),
+            "random": torch.get_rng_state(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """What `state` gave."""
+        for name, optimiser in self.optimisers.named():
+            optimiser.load_state_dict(state["optimisers"][name])
+        self.labels = _labels_from(state["labels"])
+        self.clusterer.resume(_labels_from(state["pending_labels"]))
+        torch.set_rng_state(state["random"])
+
+
+def _labels_state(labels: PseudoLabels | None) -> dict[str, Any] | None:
+    if labels is None:
+        return None
+    weights = None if labels.weights is None else torch.from_numpy(np.array(labels.weights))
+    return {**vars(labels), "labels": torch.from_numpy(np.array(labels.labels)), "weights": weights}
+
+
+def _labels_from(state: Mapping[str, Any] | None) -> PseudoLabels | None:
+    if state is None:
+        return None
+    weights = None if state["weights"] is None else state["weights"].numpy()
+    return PseudoLabels(**{**state, "labels": state["labels"].numpy(), "weights": weights})
+
+
+Stop = Callable[[], bool]

@@ -1,0 +1,262 @@
+"""The three stages of the method (GCL 3.3; METHOD "Stages").
+
+Each says what an epoch starts with, which batches it has, and what is learnt from one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from jgcl_ray.batches import ImageBatch, PairedBatch, PseudoLabels
+from jgcl_ray.centroid_memory import CentroidMemory
+from jgcl_ray.config import StageName
+from jgcl_ray.data.image_store import ImageStore
+from jgcl_ray.data.loaders import paired_loader, warm_up_loader
+from jgcl_ray.data.samplers import EpochShare, identity_batches, share, shuffled_batches
+from jgcl_ray.losses.cluster_contrast import cluster_contrast
+from jgcl_ray.losses.joint import Terms
+from jgcl_ray.memory_bank import MemoryBank, build_memory_bank
+from jgcl_ray.models.resnet import share_statistics
+from jgcl_ray.training.optim import set_learning_rate
+from jgcl_ray.training.precision import autocast, laid_out
+from jgcl_ray.training.session import Session
+from jgcl_ray.training.step import descend, generator_step, joint_step
+
+
+class Stage(Protocol):
+    """One stage on one worker."""
+
+    epochs: int
+    trains_encoder: bool
+    images: ImageStore  # the rows of its batches
+
+    def begin(self) -> None:
+        """Once, before the first epoch; not when a run is resumed within the stage."""
+        ...
+
+    def begin_epoch(self, epoch: int, step: int) -> Mapping[str, float]:
+        """Labels and memory of an epoch; numbers for the log. Not when a run is resumed within the epoch."""
+        ...
+
+    def batches(self, epoch: int, first: int) -> Iterator[Any]:
+        """This worker's batches of an epoch from the `first` on."""
+        ...
+
+    def num_batches(self, epoch: int) -> int:
+        """Batches of an epoch."""
+        ...
+
+    def step(self, batch: Any, epoch: int, step: int) -> Terms:
+        """Learn from one batch; its loss terms, of this worker."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """The stage's memory, for a checkpoint."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """What `state` gave."""
+        ...
+
+
+class WarmUp:
+    """Stage 1: E_id alone, by contrast against the centroids of clusters, or of a source set's identities."""
+
+    trains_encoder = True
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.config = session, session.config
+        self.epochs = self.config.warmup.epochs
+        self.from_source = self.config.warmup.mode == "source"
+        images = session.data.source_images if self.from_source else session.data.images
+        assert images is not None
+        self.images = images
+        self._loader = warm_up_loader(images, self.config.data, self.config.run.seed)
+        self.memory: CentroidMemory | None = None
+
+    def begin(self) -> None:
+        """See Stage."""
+
+    def begin_epoch(self, epoch: int, step: int) -> Mapping[str, float]:
+        """See Stage: clusters of all training images, and one centroid for each."""
+        if self.from_source:
+            features, numbers = self.session.extract(self.images), {}
+        else:
+            features, numbers = self.session.features(step), dict(self.session.label_anew(step))
+        labels = torch.from_numpy(self._labels())
+        self.memory = CentroidMemory(features, labels, self.config.centroid_memory, self.session.device)
+        return numbers
+
+    def batches(self, epoch: int, first: int) -> Iterator[ImageBatch]:
+        """See Stage: P identities x K images, augmented."""
+        return self._loader.batches(_from(self._share(epoch), first))
+
+    def num_batches(self, epoch: int) -> int:
+        """See Stage."""
+        return len(self._share(epoch))
+
+    def step(self, batch: ImageBatch, epoch: int, step: int) -> Terms:
+        """See Stage: InfoNCE against the centroids; then the centroids move."""
+        assert self.memory is not None
+        E_id, warmup = self.session.networks.encoder.train(), self.config.warmup
+        with autocast(self.config.precision, self.session.device):
+            f = E_id(laid_out(batch.image, self.config.precision)).embedding
+        y = torch.from_numpy(self._labels())[batch.index.cpu()].to(f.device)
+        terms = {"cluster_contrast": cluster_contrast(f, y, self.memory, self.config.centroid_memory.temperature)}
+        optimiser = self.session.optimisers.warmup
+        set_learning_rate(optimiser, warmup.lr * 0.1 ** (epoch // warmup.decay_every))
+        descend(terms["cluster_contrast"], terms, [optimiser], batch, step)
+        self.memory.update(y, f.detach())
+        return {name: value.detach() for name, value in terms.items()}
+
+    def state(self) -> dict[str, Any]:
+        """See Stage."""
+        assert self.memory is not None
+        return {"centroids": self.memory.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See Stage."""
+        rows = state["centroids"]["rows"]
+        self.memory = CentroidMemory(rows, torch.arange(len(rows)), self.config.centroid_memory, self.session.device)
+        self.memory.load_state_dict(state["centroids"])
+
+    def _labels(self) -> np.ndarray:
+        if self.from_source:
+            assert self.session.data.source is not None and self.session.data.source.train.identities is not None
+            return np.unique(self.session.data.source.train.identities, return_inverse=True)[1].astype(np.int64)
+        return _labels_of(self.session).labels
+
+    def _share(self, epoch: int) -> EpochShare:
+        data, warmup, seed = self.config.data, self.config.warmup, self.config.run.seed
+        P, K = data.identities_per_batch, data.images_per_identity
+        drawn = identity_batches(self._labels(), P, K, seed, epoch, warmup.batches_per_epoch)
+        return share(drawn, epoch, self.session.shard)
+
+
+class _Paired(ABC):
+    """What stages 2 and 3 have in common: images with projections."""
+
+    epochs: int
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.config = session, session.config
+        assert session.data.projections is not None
+        self.images = session.data.images
+        official = self.config.losses.formulation == "official"
+        seed = self.config.run.seed
+        self.loader = paired_loader(self.images, session.data.projections, self.config.data, seed, official=official)
+
+    def batches(self, epoch: int, first: int) -> Iterator[PairedBatch]:
+        """See Stage."""
+        return self.loader.batches(_from(self._share(epoch), first))
+
+    def num_batches(self, epoch: int) -> int:
+        """See Stage."""
+        return len(self._share(epoch))
+
+    @abstractmethod
+    def _rows(self) -> np.ndarray:
+        """Rows that an epoch goes through, (M,) int64."""
+
+    def _share(self, epoch: int) -> EpochShare:
+        drawn = shuffled_batches(self._rows(), self.config.data.batch_size, self.config.run.seed, epoch)
+        return share(drawn, epoch, self.session.shard)
+
+
+class Generation(_Paired):
+    """Stage 2: E_str, G and D on all images; E_id is frozen."""
+
+    trains_encoder = False
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.epochs = self.config.generation.epochs
+
+    def begin(self) -> None:
+        """See Stage."""
+        share_statistics(self.session.networks.encoder)
+
+    def begin_epoch(self, epoch: int, step: int) -> Mapping[str, float]:
+        """See Stage."""
+        return {}
+
+    def step(self, batch: PairedBatch, epoch: int, step: int) -> Terms:
+        """See Stage."""
+        return dict(generator_step(self.session.networks, self.session.optimisers, batch, self.config, step).terms)
+
+    def state(self) -> dict[str, Any]:
+        """See Stage."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See Stage."""
+
+    def _rows(self) -> np.ndarray:
+        return np.arange(len(self.session.data.images))
+
+
+class Joint(_Paired):
+    """Stage 3: everything learns, on clustered images; labels and memory anew each epoch."""
+
+    trains_encoder = True
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.epochs = self.config.joint.epochs
+        self.bank: MemoryBank | None = None
+
+    def begin(self) -> None:
+        """See Stage."""
+
+    def begin_epoch(self, epoch: int, step: int) -> Mapping[str, float]:
+        """See Stage: labels of all training images, and their features as the memory's rows."""
+        numbers = self.session.label_anew(step)
+        labels = torch.from_numpy(_labels_of(self.session).labels)
+        self.bank = build_memory_bank(
+            self.session.features(step), labels, self.config.memory_bank, self.session.device
+        )
+        return numbers
+
+    def step(self, batch: PairedBatch, epoch: int, step: int) -> Terms:
+        """See Stage."""
+        assert self.bank is not None
+        rate = self.config.optim.encoder_lr * (0.1 if epoch >= self.config.joint.decay_at else 1.0)
+        set_learning_rate(self.session.optimisers.encoder, rate)
+        networks, optimisers = self.session.networks, self.session.optimisers
+        return dict(joint_step(networks, optimisers, self.bank, batch, self.config, step).terms)
+
+    def state(self) -> dict[str, Any]:
+        """See Stage."""
+        assert self.bank is not None
+        return {"bank": self.bank.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See Stage."""
+        labels = torch.from_numpy(_labels_of(self.session).labels)
+        self.bank = build_memory_bank(state["bank"]["rows"], labels, self.config.memory_bank, self.session.device)
+        self.bank.load_state_dict(state["bank"])
+
+    def _rows(self) -> np.ndarray:
+        return np.flatnonzero(_labels_of(self.session).labels >= 0)
+
+
+STAGES: dict[StageName, type[WarmUp] | type[Generation] | type[Joint]] = {
+    "warmup": WarmUp,
+    "generation": Generation,
+    "joint": Joint,
+}
+
+
+def _labels_of(session: Session) -> PseudoLabels:
+    assert session.labels is not None
+    return session.labels
+
+
+def _from(whole: EpochShare, first: int) -> EpochShare:
+    return replace(whole, rows=whole.rows[first:], repetitions=whole.repetitions[first:])

@@ -1,0 +1,140 @@
+"""What a run shows on the terminal, read from its folder: alike for one process, Ray workers, or a run elsewhere."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+PROGRESS = "progress.json"
+METRICS = "metrics.jsonl"
+
+_INTERVAL = 0.5  # seconds between looks at the folder
+_COLUMNS = (
+    ("stage", 10),
+    ("epoch", 5),
+    ("mAP", 6),
+    ("rank-1", 6),
+    ("val mAP", 7),
+    ("clusters", 8),
+    ("outliers", 8),
+    ("eps", 6),
+    ("images/s", 8),
+    ("train s", 7),
+    ("features", 8),
+    ("labels", 7),
+    ("eval", 6),
+)
+
+
+class ProgressFile:
+    """Written by the first worker, at most twice a second."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._written = folder / PROGRESS, 0.0
+
+    def write(self, **values: Any) -> None:
+        """Replace the file in one step; `batch` equal to `batches` is always written."""
+        now = time.monotonic()
+        if now - self._written < _INTERVAL and values.get("batch") != values.get("batches"):
+            return
+        self._written = now
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(values), encoding="utf-8")
+        temporary.replace(self._path)
+
+
+@contextmanager
+def shown(folder: Path, console: Console) -> Iterator[None]:
+    """While it lasts, a bar for the epoch under way and a line for each that is done."""
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(folder, console, done), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _watch(folder: Path, console: Console, done: threading.Event) -> None:
+    table = _Table(folder / METRICS, console)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[numbers]}"), console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None, numbers="")
+        last = False
+        while not last:
+            last = done.wait(_INTERVAL)
+            table.update()
+            now = _read(folder / PROGRESS)
+            if now is not None:
+                bar.update(
+                    task,
+                    description=f"{now['stage']} {now['epoch'] + 1}",
+                    completed=now["batch"],
+                    total=now["batches"],
+                    numbers="  ".join(f"{name} {value:.3g}" for name, value in now["numbers"].items()),
+                )
+
+
+class _Table:
+    """Lines for the epochs in metrics.jsonl, those from before the start left out."""
+
+    def __init__(self, path: Path, console: Console) -> None:
+        self._path, self._console = path, console
+        self._offset = path.stat().st_size if path.is_file() else 0
+        self._labelling: Mapping[str, Any] = {}
+        self._begun = False
+
+    def update(self) -> None:
+        """Print the epochs that were closed since the last time."""
+        if not self._path.is_file():
+            return
+        with self._path.open("rb") as file:
+            if file.seek(0, 2) < self._offset:  # rewound to a checkpoint
+                self._offset = 0
+            file.seek(self._offset)
+            lines = file.read().split(b"\n")
+        self._offset += sum(len(line) + 1 for line in lines[:-1])
+        for line in lines[:-1]:
+            record = json.loads(line)
+            if "num_clusters" in record:
+                self._labelling = record
+            if "images_per_second" in record:
+                self._print({**self._labelling, **record})
+
+    def _print(self, record: Mapping[str, Any]) -> None:
+        if not self._begun:
+            self._begun = True
+            self._console.print(" ".join(f"{title:>{width}}" for title, width in _COLUMNS), style="bold")
+        labels = record["stage"] != "generation"
+        values = (
+            record["stage"],
+            record["epoch"] + 1,
+            *(_number(record.get(name), 3) for name in ("mAP", "rank-1", "validation_mAP")),
+            *(_number(record.get(name) if labels else None, 0) for name in ("num_clusters", "num_outliers")),
+            _number(record.get("eps") if labels else None, 3),
+            _number(record.get("images_per_second"), 1),
+            *(_number(record.get(f"seconds_{part}"), 1) for part in ("train", "features", "labels", "evaluation")),
+        )
+        cells = (f"{value!s:>{width}}" for value, (_, width) in zip(values, _COLUMNS, strict=True))
+        self._console.print(" ".join(cells), highlight=False)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return content
