@@ -27,6 +27,8 @@ from jgcl_ray.training.loop import Outcome
 from jgcl_ray.training.prepare import InProcess, Plan, open_folder, plan_run
 from jgcl_ray.training.worker import ask_to_stop, clear, read_outcome, work
 
+logger = logging.getLogger(__name__)
+
 
 class Interrupted(Exception):
     """A signal ended the run after a checkpoint."""
@@ -44,7 +46,8 @@ def train(config: Config) -> Outcome:
     plan = plan_run(config)
     open_folder(plan)
     clear(plan.folder)
-    prepare_tracking(plan.config)
+    if (unavailable := prepare_tracking(plan.config)) is not None:
+        logger.warning("MLflow: %s; the record stays in %s", unavailable, plan.folder)
     with _signals(plan.folder) as received:
         if config.run.local:
             device = torch.device("cuda" if _wants_cuda(config, torch.cuda.is_available()) else "cpu")

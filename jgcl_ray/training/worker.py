@@ -91,7 +91,9 @@ def _work(
         outcome = loop.run()
         if first:
             _write_outcome(plan.folder, outcome)
-            if not outcome.interrupted and (best := plan.checkpoints.best or plan.checkpoints.newest()) is not None:
+            if outcome.interrupted:
+                log.close("KILLED")
+            elif (best := plan.checkpoints.best or plan.checkpoints.newest()) is not None:
                 log.model(best / "encoder.safetensors", outcome.position.step)
     return outcome
 

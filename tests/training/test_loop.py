@@ -83,7 +83,7 @@ def test_run_folder_holds_what_others_rely_on(undisturbed: Path) -> None:
     assert any("mAP" in line and "validation_mAP" in line for line in lines)
 
 
-@pytest.mark.parametrize("stop_at", [pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 8])
+@pytest.mark.parametrize("stop_at", [pytest.param(step, marks=pytest.mark.slow) for step in (1, 4)] + [8])
 def test_stopped_and_resumed_equals_undisturbed(
     walkers: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
