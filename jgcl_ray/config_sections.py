@@ -61,7 +61,6 @@ class ScalingConfig(Section):
     threads_per_worker: int = Field(
         0, ge=0, description="Threads of each worker on CPUs; 0: the machine's cores divided among the workers."
     )
-    sync_batch_norm: bool = Field(False, description="Batch-norm statistics over the batches of all workers.")
     max_failures: int = Field(3, ge=0, description="Times that lost workers are replaced before the run gives up.")
 
 

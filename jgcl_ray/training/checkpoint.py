@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.networks import Networks
@@ -148,11 +147,6 @@ def load_networks(checkpoint: Path, networks: Networks) -> None:
     """The networks' weights, strictly."""
     for part, module in networks.named():
         load_weights(module, checkpoint / f"{part}.safetensors")
-
-
-def load_encoder_weights(checkpoint: Path, encoder: nn.Module) -> None:
-    """The encoder's weights alone, strictly."""
-    load_weights(encoder, checkpoint / "encoder.safetensors")
 
 
 def load_saved(checkpoint: Path) -> Saved:

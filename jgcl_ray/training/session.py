@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -138,6 +138,3 @@ def _labels_from(state: Mapping[str, Any] | None) -> PseudoLabels | None:
         return None
     weights = None if state["weights"] is None else state["weights"].numpy()
     return PseudoLabels(**{**state, "labels": state["labels"].numpy(), "weights": weights})
-
-
-Stop = Callable[[], bool]

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from jgcl_ray.batches import NOVEL_VIEWS
-from jgcl_ray.data.walkers import VIEWS, WalkersSize, mesh_folder, render
+from jgcl_ray.data.walkers import WalkersSize, render
 from jgcl_ray.data.walkers.sheet import contact_sheet
 from jgcl_ray.errors import UserError
+from jgcl_ray.meshes.projection_folders import VIEWS, view_folder
 
 SIZE = WalkersSize(train=2, test=2, images=4, true_views=3, height=64)
 
@@ -44,7 +45,7 @@ def test_layout(root: Path) -> None:
             assert 64 <= photo.height <= 180 and 0.3 < photo.width / photo.height < 0.65
         split = "train" if name.startswith("bounding_box_train") else "test"
         for view in VIEWS:
-            png = (root / "meshes" / split / mesh_folder(view) / Path(name).name).with_suffix(".png")
+            png = (view_folder(root / "meshes", split, view) / Path(name).name).with_suffix(".png")
             with Image.open(png) as grey:
                 assert grey.mode == "L" and grey.size == (32, 64)
 
@@ -54,7 +55,7 @@ def test_projection_of_a_turn_is_the_turned_projection(root: Path) -> None:
     for file in sorted((root / "meshes" / "train" / "render").glob("*.png")):
         masks = []
         for view in VIEWS:
-            grey = np.asarray(Image.open(root / "meshes" / "train" / mesh_folder(view) / file.name))
+            grey = np.asarray(Image.open(view_folder(root / "meshes", "train", view) / file.name))
             masks.append(grey != 128)
         areas = [mask.mean() for mask in masks]
         assert min(areas) > 0.05 and max(areas) < 0.6

@@ -10,6 +10,7 @@ import numpy as np
 from jgcl_ray.data.walkers.gait import Gait, draw_gait
 from jgcl_ray.data.walkers.people import Appearance, draw_people
 from jgcl_ray.data.walkers.scenes import Scene, draw_scenes
+from jgcl_ray.meshes.projection_folders import SplitName
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
@@ -44,7 +45,7 @@ class Photo:
         return f"{FOLDERS[self.split]}/{self.name}"
 
     @property
-    def mesh_split(self) -> str:
+    def mesh_split(self) -> SplitName:
         """Folder of the projections: `train` or `test`."""
         return "train" if self.split == "train" else "test"
 

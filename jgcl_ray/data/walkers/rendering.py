@@ -26,9 +26,9 @@ from jgcl_ray.data.walkers.gait import ARMS
 from jgcl_ray.data.walkers.photographer import Photographer, Shot, frame, projections
 from jgcl_ray.data.walkers.plan import FOLDERS, Photo, Plan, draw_plan
 from jgcl_ray.errors import UserError
+from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, view_folder
 
 REVISION = 1  # of the rendering: raised when the same arguments draw other pictures
-VIEWS = (0, *NOVEL_VIEWS)
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,6 @@ PRESETS = {
     "demo": WalkersSize(train=60, test=40, images=10, true_views=240, height=128),
     "full": WalkersSize(train=1000, test=500, images=16, true_views=400, height=256),
 }
-
-
-def mesh_folder(view: int) -> str:
-    """Name of the folder of a view's projections, as the GCL authors name them."""
-    return "render" if view == 0 else f"render_{view}"
 
 
 def ensure_rendered(walkers: WalkersConfig) -> Path:
@@ -81,9 +76,10 @@ def render(out: Path, size: WalkersSize, seed: int, workers: int | None = None) 
         shutil.rmtree(partial)
     for folder in FOLDERS.values():
         (partial / folder).mkdir(parents=True, exist_ok=True)
-    for split in ("train", "test"):
+    mesh_splits: tuple[SplitName, ...] = ("train", "test")
+    for split in mesh_splits:
         for view in VIEWS:
-            (partial / "meshes" / split / mesh_folder(view)).mkdir(parents=True, exist_ok=True)
+            view_folder(partial / "meshes", split, view).mkdir(parents=True, exist_ok=True)
     (partial / "records").mkdir(exist_ok=True)
     _write(partial / "walkers.json", (json.dumps(made_of, indent=1) + "\n").encode())
     plan = draw_plan(size.train, size.test, size.images, size.true_views, seed)
@@ -168,7 +164,7 @@ def _render_photo(plan: Plan, row: int, folder: Path, height: int) -> None:
     (folder / photo.path).write_bytes(taken.jpeg)
     for view, grey in zip(VIEWS, projections(taken.figure, taken.shot, VIEWS, height), strict=True):
         name = Path(photo.name).with_suffix(".png")
-        Image.fromarray(grey).save(folder / "meshes" / photo.mesh_split / mesh_folder(view) / name, compress_level=4)
+        Image.fromarray(grey).save(view_folder(folder / "meshes", photo.mesh_split, view) / name, compress_level=4)
     true_views = [taken.photographer.true_view(view) for view in NOVEL_VIEWS] if photo.true_views else []
     resized = [
         np.asarray(Image.fromarray(view).resize((height // 2, height), Image.Resampling.BICUBIC))

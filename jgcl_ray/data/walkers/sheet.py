@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from jgcl_ray.batches import NOVEL_VIEWS
-from jgcl_ray.data.walkers.rendering import VIEWS, mesh_folder
+from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, view_folder
 
 _TILE = (64, 128)  # width, height in pixels
 _GAP = 4
@@ -26,9 +26,9 @@ def contact_sheet(root: Path, identities: int = 8, images: int = 8, turned: int 
         of_person = np.flatnonzero(in_train & (identity == chosen))[:images]
         rows.append([_tile(Image.open(root / names[row])) for row in of_person])
     for shown, row in list(enumerate(photo_rows))[:: max(1, len(photo_rows) // max(turned, 1))][:turned]:
-        split = "train" if in_train[row] else "test"
+        split: SplitName = "train" if in_train[row] else "test"
         png = Path(names[row]).with_suffix(".png").name
-        meshes = [Image.open(root / "meshes" / split / mesh_folder(view) / png) for view in VIEWS]
+        meshes = [Image.open(view_folder(root / "meshes", split, view) / png) for view in VIEWS]
         rows.append([_tile(mesh) for mesh in meshes])
         rows.append([_tile(Image.open(root / names[row]))] + [_tile(Image.fromarray(p)) for p in photos[shown]])
     columns = max(images, len(NOVEL_VIEWS) + 1)
