@@ -17,20 +17,20 @@ PROGRESS = "progress.json"
 METRICS = "metrics.jsonl"
 
 _INTERVAL = 0.5  # seconds between looks at the folder
-_COLUMNS = (
+_COLUMNS = (  # title and width; the last four are seconds
     ("stage", 10),
     ("epoch", 5),
-    ("mAP", 6),
+    ("mAP", 5),
     ("rank-1", 6),
-    ("val mAP", 7),
+    ("val", 5),
     ("clusters", 8),
     ("outliers", 8),
-    ("eps", 6),
-    ("images/s", 8),
-    ("train s", 7),
-    ("features", 8),
-    ("labels", 7),
-    ("eval", 6),
+    ("eps", 5),
+    ("img/s", 6),
+    ("train", 6),
+    ("feat", 5),
+    ("label", 5),
+    ("eval", 5),
 )
 
 
@@ -113,7 +113,9 @@ class _Table:
     def _print(self, record: Mapping[str, Any]) -> None:
         if not self._begun:
             self._begun = True
-            self._console.print(" ".join(f"{title:>{width}}" for title, width in _COLUMNS), style="bold")
+            self._console.print(
+                " ".join(f"{title:>{width}}" for title, width in _COLUMNS), style="bold", soft_wrap=True
+            )
         labels = record["stage"] != "generation"
         values = (
             record["stage"],
@@ -125,7 +127,7 @@ class _Table:
             *(_number(record.get(f"seconds_{part}"), 1) for part in ("train", "features", "labels", "evaluation")),
         )
         cells = (f"{value!s:>{width}}" for value, (_, width) in zip(values, _COLUMNS, strict=True))
-        self._console.print(" ".join(cells), highlight=False)
+        self._console.print(" ".join(cells), highlight=False, soft_wrap=True)
 
 
 def _number(value: float | None, digits: int) -> str:
