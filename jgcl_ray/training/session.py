@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from jgcl_ray.data.datasets import ReidDataset
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.loaders import ExtractionLoader
 from jgcl_ray.data.samplers import Shard
-from jgcl_ray.distributed import broadcast_module
+from jgcl_ray.distributed import broadcast_module, rank
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.projections import ProjectionSource
 from jgcl_ray.models.networks import Networks
@@ -26,6 +27,8 @@ from jgcl_ray.pseudo_labels.extract import extract_features
 from jgcl_ray.pseudo_labels.quality import measure
 from jgcl_ray.training.optim import Optimisers
 from jgcl_ray.training.precision import autocast
+
+logger = logging.getLogger(__name__)
 
 
 class Clusterer(Protocol):
@@ -92,8 +95,11 @@ class Session:
         with self.timed("labels"):
             self.labels = self.clusterer.label(features.numpy(), cameras)
             quality = measure(self.labels, before, train.identities, cameras)
+        words = advice(self.labels, self.config.pseudo_labels)
         if self.labels.num_clusters == 0:
-            raise UserError(advice(self.labels, self.config.pseudo_labels) or "no cluster: nothing to train on")
+            raise UserError(words or "no cluster: nothing to train on")
+        if words is not None and rank() == 0:
+            logger.warning("pseudo labels: %s", words)
         return quality.metrics()
 
     def equalise(self) -> None:
