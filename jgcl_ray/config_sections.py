@@ -72,6 +72,9 @@ class WarmupConfig(Section):
         "walkers", description="Labelled data set for mode `source`."
     )
     source_root: AbsolutePath | None = Field(None, description="Folder of the source; null: walkers from the cache.")
+    source_seed: int = Field(
+        2, ge=0, description="Seed of source walkers from the cache: other people than seed 1's."
+    )
     epochs: int = Field(50, ge=0, description="Epochs of the warm-up.")
     batches_per_epoch: int | None = Field(
         None, ge=1, description="Batches of an epoch; null: as many as the clustered images fill."

@@ -70,7 +70,13 @@ def plan_run(config: Config) -> Plan:
     source = None
     if "warmup" in config.run.stages and config.warmup.mode == "source":
         wanted = DataConfig(name=config.warmup.source, root=config.warmup.source_root)
-        source = check_images(open_dataset(wanted, config.walkers), config.data.on_bad_image)
+        walkers = config.walkers.model_copy(update={"seed": config.warmup.source_seed})
+        source = check_images(open_dataset(wanted, walkers), config.data.on_bad_image)
+        if source.train.folder == dataset.train.folder:
+            raise UserError(
+                f"warmup.source: {source.root} is the data set to be learnt without labels; give another one, or "
+                "walkers of another warmup.source_seed"
+            )
         if source.train.identities is None:
             raise UserError(f"warmup.source={config.warmup.source}: it has no labels to learn from")
     if _draws(config):

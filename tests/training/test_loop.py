@@ -161,6 +161,11 @@ def test_generation_needs_an_encoder_that_learnt_something(walkers: Path, tmp_pa
         plan_run(configured(walkers, tmp_path, "run.stages=[generation]"))
 
 
+def test_own_labels_are_no_source(walkers: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"warmup\.source: .* without labels"):
+        plan_run(configured(walkers, tmp_path, "warmup.mode=source", f"warmup.source_root={walkers}"))
+
+
 @pytest.mark.slow
 def test_one_stage_alone_starts_from_a_checkpoint(walkers: Path, undisturbed: Path, tmp_path: Path) -> None:
     weights = undisturbed / "checkpoints" / "latest"
