@@ -44,7 +44,7 @@ def one_thread() -> Iterator[None]:
 
 
 def configured(walkers: Path, root: Path, *overrides: str) -> Config:
-    return load_config("walkers", [*TINY, f"data.root={walkers}", f"run.root={root}", *overrides])
+    return load_config(None, [*TINY, f"data.root={walkers}", f"run.root={root}", *overrides])
 
 
 def start(config: Config) -> Outcome:
