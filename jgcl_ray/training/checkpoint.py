@@ -109,7 +109,7 @@ class Checkpoints:
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if path.is_dir() and not path.is_symlink()]
-        return sorted((path for path in found if not path.name.startswith(".")), key=lambda path: _step(path.name))
+        return sorted(path for path in found if not path.name.startswith("."))
 
     def _prune(self) -> None:
         best = self.best
@@ -125,8 +125,8 @@ class Checkpoints:
 
 
 def checkpoint_name(stage: str, position: Position) -> str:
-    """Folder of the checkpoint at a position; names sort by step."""
-    return f"{stage}-epoch{position.epoch:03d}-step{position.step:07d}"
+    """Folder of the checkpoint at a position. Names sort by age: one stage ends at the step at which the next begins."""
+    return f"step{position.step:07d}-stage{position.stage + 1}-{stage}-epoch{position.epoch:03d}"
 
 
 def read_manifest(checkpoint: Path, verify: bool = False) -> dict[str, Any]:
@@ -157,11 +157,6 @@ def load_saved(checkpoint: Path) -> Saved:
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise UserError(f"{checkpoint / _STATE}: cannot be read ({error})") from None
     return Saved(Position(**manifest["position"]), manifest["config"], state, manifest["scores"])
-
-
-def _step(name: str) -> int:
-    digits = name.rpartition("-step")[2]
-    return int(digits) if digits.isdigit() else -1
 
 
 def _digest(path: Path) -> str:
