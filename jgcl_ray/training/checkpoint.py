@@ -125,7 +125,7 @@ class Checkpoints:
 
 
 def checkpoint_name(stage: str, position: Position) -> str:
-    """Folder of the checkpoint at a position. Names sort by age: one stage ends at the step at which the next begins."""
+    """Folder of the checkpoint at a position. Names sort by age, also where one stage ends and the next begins."""
     return f"step{position.step:07d}-stage{position.stage + 1}-{stage}-epoch{position.epoch:03d}"
 
 
