@@ -19,14 +19,14 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.err
 
 
 def read_rgb(path: Path | BinaryIO, height: int, width: int) -> np.ndarray:
-    """An image file, or its bytes, as uint8 (height, width, 3), read-only, resized bicubically.
+    """An image file, or its bytes, as uint8 (height, width, 3), read-only, converted and resized bicubically.
 
-    16 bits keep their upper 8; transparency is laid over the ImageNet mean. Raises one of UNREADABLE.
+    Raises one of UNREADABLE.
     """
     with Image.open(path) as image:
         # A JPEG of twice the size or more is decoded at 1/2, 1/4 or 1/8: never below what is asked for.
         image.draft("RGB", (width, height))
-        return resize(_as_rgb(image), height, width)
+        return resize(as_rgb(image), height, width)
 
 
 def resize(image: Image.Image, height: int, width: int) -> np.ndarray:
@@ -43,7 +43,8 @@ def verify(path: Path) -> None:
         image.load()
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode in mode RGB: 16 bits keep their upper 8, transparency is laid over the ImageNet mean."""
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image

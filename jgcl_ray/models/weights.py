@@ -19,6 +19,8 @@ from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.resnet import ARCHITECTURES, DomainBatchNorm
 
 State = Mapping[str, torch.Tensor]
+# What torch.load raises at files that are not, or no longer, its own; a text file is often read as pickle's opcodes.
+_UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError, LookupError, ValueError, TypeError)
 
 
 def build_encoder(config: EncoderConfig) -> IdentityEncoder:
@@ -73,7 +75,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except (*_UNREADABLE, RuntimeError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable file of PyTorch weights ({first_line})") from None
     for wrapper in ("state_dict", "id", "gen", "dis"):

@@ -28,7 +28,7 @@ from jgcl_ray.models.weights import load_weights, save_weights
 logger = logging.getLogger(__name__)
 
 LATEST, BEST = "latest", "best"
-_MANIFEST, _STATE = "checkpoint.json", "state.pt"
+MANIFEST, _STATE = "checkpoint.json", "state.pt"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Checkpoints:
             "config": dict(saved.config),
             "sha256": {path.name: _digest(path) for path in sorted(partial.iterdir())},
         }
-        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         for path in partial.iterdir():
             _sync(path)
         if target.exists():
@@ -132,7 +132,7 @@ def checkpoint_name(stage: str, position: Position) -> str:
 def read_manifest(checkpoint: Path, verify: bool = False) -> dict[str, Any]:
     """checkpoint.json; UserError where it or, with `verify`, a file it lists is missing, cut off or altered."""
     try:
-        manifest: dict[str, Any] = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
         digests: dict[str, str] = manifest["sha256"]
     except (OSError, json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
         raise UserError(f"{checkpoint}: not a readable checkpoint ({type(error).__name__}: {error})") from None

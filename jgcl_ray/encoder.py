@@ -1,0 +1,278 @@
+"""A trained encoder, for use: images in, embeddings out.
+
+    from jgcl_ray import Encoder
+    embeddings = Encoder.load("runs/walkers").embed(["a.jpg", "b.jpg"])
+
+Letters: n images given, D embedding width, H x W image size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import track
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+
+from jgcl_ray.config import Config, EncoderConfig, validate
+from jgcl_ray.data.image_files import UNREADABLE, as_rgb, read_rgb, resize
+from jgcl_ray.data.transforms import normalise_images
+from jgcl_ray.errors import UserError
+from jgcl_ray.models import official
+from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.models.resnet import ARCHITECTURES, ResNet
+from jgcl_ray.models.weights import State, complete_batch_norm, load_state, load_weights, read_state
+from jgcl_ray.training.checkpoint import BEST, LATEST, MANIFEST, read_manifest
+
+FOREIGN_SIZE = (256, 128)  # H, W of files that do not say: the usual ones of the field
+METADATA = "jgcl_ray.encoder"  # key in the header of an exported safetensors file: JSON of `Encoder.card`
+_READERS = min(8, os.cpu_count() or 1)
+
+# A file, an encoded image (bytes of a JPEG, PNG, ...) or a decoded one.
+ImageLike = Image.Image | str | Path | bytes
+
+
+class Encoder:
+    """E_id in evaluation mode, with the size of image it expects.
+
+    module: the network, on its device. height, width: of its input, pixels. architecture: what `module` was built
+    from. config: of the whole run, where the weights come from a checkpoint of one. description: a line for people.
+    """
+
+    def __init__(
+        self,
+        module: IdentityEncoder,
+        architecture: EncoderConfig,
+        height: int,
+        width: int,
+        *,
+        device: str | torch.device = "auto",
+        config: Config | None = None,
+        source: str = "encoder",
+    ) -> None:
+        self.device = pick_device(device)
+        self.module = module.eval().requires_grad_(False).to(self.device)
+        self.architecture = architecture
+        self.height, self.width = height, width
+        self.config = config
+        size = f"images of {height} x {width}, embeddings of {module.embedding_width}"
+        self.description = f"{source}: {architecture.backbone}, {size}"
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "auto",
+        height: int | None = None,
+        width: int | None = None,
+    ) -> Self:
+        """An encoder from `path`, strictly; UserError where it is none.
+
+        path: a run folder (its best checkpoint, else its latest), a checkpoint folder, a file of
+        `python -m jgcl_ray.export --format safetensors`, `id_*.pt` of the GCL authors, or a ResNet under
+        torchvision's names (.pth or .safetensors; its pooled last map is the embedding). device: auto takes a GPU
+        where there is one. height, width: of the images; None: those of the training, 256 x 128 for files that do
+        not say.
+        """
+        given = Path(path).expanduser()
+        if given.is_dir():
+            parts = _from_checkpoint(find_checkpoint(given))
+        elif given.is_file():
+            parts = _from_file(given)
+        else:
+            raise UserError(f"{given}: no such file or folder; give a run folder, a checkpoint or a file of weights")
+        module, architecture, size, config = parts
+        return cls(
+            module,
+            architecture,
+            size[0] if height is None else height,
+            size[1] if width is None else width,
+            device=device,
+            config=config,
+            source=str(path),
+        )
+
+    @property
+    def width_of_embedding(self) -> int:
+        """D."""
+        return self.module.embedding_width
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights as safetensors, hexadecimal: the same wherever and however they were loaded."""
+        return hashlib.sha256(save(self.state())).hexdigest()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All parameters and buffers of the network, on the CPU."""
+        return {name: value.detach().cpu().contiguous() for name, value in self.module.state_dict().items()}
+
+    def card(self) -> dict[str, Any]:
+        """What `load` needs besides the weights, ready for JSON."""
+        wanted = {"backbone", "head", "embedding", "pooling", "separate_batch_norm"}
+        return {"encoder": self.architecture.model_dump(include=wanted), "height": self.height, "width": self.width}
+
+    def embed(self, images: Sequence[ImageLike], batch_size: int = 64, progress: bool = False) -> np.ndarray:
+        """n images -> (n, D) float32, L2-normalised; the dot product of two rows is their cosine similarity.
+
+        images: files, encoded or decoded images of any size, resized here. batch_size: images on the device at a
+        time; others are read meanwhile. progress: a bar on standard error. UserError names an unreadable image.
+        """
+        embeddings = np.empty((len(images), self.width_of_embedding), np.float32)
+        batches: Iterable[list[np.ndarray]] = self._batches(images, batch_size)
+        if progress:
+            total = -(-len(images) // batch_size)
+            batches = track(batches, "embedding", total, console=Console(stderr=True), transient=True)
+        for start, pixels in zip(range(0, len(images), batch_size), batches, strict=True):
+            embeddings[start : start + batch_size] = self.embed_tensor(normalise_images(pixels)).cpu().numpy()
+        return embeddings
+
+    @torch.inference_mode()
+    def embed_tensor(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W), ImageNet mean/std normalised -> (B, D) float32 on the encoder's device, L2-normalised."""
+        return F.normalize(self.module(images.to(self.device)).embedding.float())
+
+    def read(self, image: ImageLike, row: int = 0) -> np.ndarray:
+        """An image as the network's uint8 (H, W, 3); `row` is named in the error where there is no file name."""
+        try:
+            if isinstance(image, Image.Image):
+                return resize(as_rgb(image), self.height, self.width)
+            encoded = io.BytesIO(image) if isinstance(image, bytes) else Path(image)
+            return read_rgb(encoded, self.height, self.width)
+        except UNREADABLE as error:
+            name = str(image) if isinstance(image, str | Path) else f"image {row}"
+            name += f" ({len(image)} bytes)" if isinstance(image, bytes) else ""
+            raise UserError(f"{name}: cannot be read as an image ({error}); restore it or leave it out") from None
+
+    def _batches(self, images: Sequence[ImageLike], batch_size: int) -> Iterator[list[np.ndarray]]:
+        with ThreadPoolExecutor(_READERS) as pool:
+            ahead: deque[list[Any]] = deque()
+            for start in range(0, len(images), batch_size):
+                rows = range(start, min(start + batch_size, len(images)))
+                ahead.append([pool.submit(self.read, images[row], row) for row in rows])
+                if len(ahead) > 1:
+                    yield [future.result() for future in ahead.popleft()]
+            while ahead:
+                yield [future.result() for future in ahead.popleft()]
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """`auto`: a GPU where there is one, else the CPU; otherwise the named device, UserError where there is none."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"device {device!r} is unknown: give auto, cpu or cuda") from None
+    if picked.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {device!r}: PyTorch sees no GPU here; give cpu or auto")
+    return picked
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """The checkpoint that a folder is or holds: of a run, its best, else its latest."""
+    if (folder / MANIFEST).is_file():
+        return folder.resolve()
+    for inner in (folder / "checkpoints", folder):
+        for link in (BEST, LATEST):
+            if (inner / link / MANIFEST).is_file():
+                return (inner / link).resolve()
+    raise UserError(
+        f"{folder}: no checkpoint here; give a run folder (with checkpoints/best or checkpoints/latest) or a "
+        f"checkpoint (a folder with {MANIFEST})"
+    )
+
+
+# The network, what it was built from, (H, W), and the run's configuration.
+_Parts = tuple[IdentityEncoder, EncoderConfig, tuple[int, int], Config | None]
+
+
+def _from_checkpoint(checkpoint: Path) -> _Parts:
+    manifest, weights = read_manifest(checkpoint), checkpoint / "encoder.safetensors"
+    config = validate(manifest["config"])
+    module = IdentityEncoder(config.encoder)
+    load_weights(module, weights)
+    with weights.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != manifest["sha256"].get(weights.name):
+            raise UserError(
+                f"{weights}: damaged or altered, {MANIFEST} has another checksum; take another checkpoint"
+            )
+    return module, config.encoder, (config.data.height, config.data.width), config
+
+
+def _from_file(path: Path) -> _Parts:
+    if path.suffix != ".safetensors":
+        return _from_state(read_state(path), path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    if METADATA in metadata:
+        return _exported(state, metadata[METADATA], path)
+    if (path.parent / MANIFEST).is_file() and path.name == "encoder.safetensors":
+        return _from_checkpoint(path.parent.resolve())
+    return _from_state(state, path)
+
+
+def _exported(state: State, card: str, path: Path) -> _Parts:
+    try:
+        fields = json.loads(card)
+        architecture = EncoderConfig.model_validate(fields["encoder"] | {"weights": "random"})
+        size = int(fields["height"]), int(fields["width"])
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise UserError(f"{path}: its header {METADATA} cannot be read ({error}); export it again") from None
+    module = IdentityEncoder(architecture)
+    load_state(module, state, str(path))
+    return module, architecture, size, None
+
+
+def _from_state(state: State, path: Path) -> _Parts:
+    """A file of others: the GCL authors' encoder, or a ResNet and no more."""
+    if any(name.startswith(("enc_content.", "dec.", "cnns.")) for name in state):
+        raise UserError(f"{path}: the GCL authors' generator or discriminator; give their encoder, id_*.pt")
+    if "feat.weight" in state:
+        architecture = _foreign("resnet50", "linear", embedding=len(state["feat.weight"]))
+        module = IdentityEncoder(architecture)
+        official.load_encoder(module, path)
+    else:
+        architecture = _foreign(_backbone_of(state, path), "pool")
+        module = IdentityEncoder(architecture)
+        backbone = {name: value for name, value in state.items() if not name.startswith("fc.")}
+        load_state(module.backbone, complete_batch_norm(module.backbone, backbone), str(path))
+        # Its head, an untrained batch norm, multiplies by one number: nothing once normalised.
+    return module, architecture, FOREIGN_SIZE, None
+
+
+def _foreign(backbone: str, head: str, **fields: Any) -> EncoderConfig:
+    values: Mapping[str, Any] = {"backbone": backbone, "head": head, "weights": "random", **fields}
+    return EncoderConfig.model_validate({**values, "separate_batch_norm": False})
+
+
+def _backbone_of(state: State, path: Path) -> str:
+    for name, architecture in ARCHITECTURES.items():
+        with torch.device("meta"):
+            expected = ResNet(architecture, separate=False).state_dict()
+        needed = {key for key in expected if not key.endswith("num_batches_tracked")}
+        if needed <= state.keys() and all(state[key].shape == expected[key].shape for key in needed):
+            return name
+    raise UserError(
+        f"{path}: no encoder that is known here (its names begin with {', '.join(sorted(state)[:3])}); give a "
+        f"checkpoint of jgcl_ray, id_*.pt of the GCL authors, or a ResNet under torchvision's names: "
+        f"{', '.join(ARCHITECTURES)}"
+    )

@@ -1,0 +1,204 @@
+"""`Encoder.load(PATH).embed(IMAGES)` from every kind of file, against the network called by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from golden_weights import official_states
+from PIL import Image
+from safetensors.torch import save_file
+
+from jgcl_ray import Encoder
+from jgcl_ray.config import Config, load_config
+from jgcl_ray.data.transforms import normalise_images
+from jgcl_ray.errors import UserError
+from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.models.networks import Networks, build_networks
+from jgcl_ray.models.resnet import ARCHITECTURES, ResNet
+from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved
+
+OVERRIDES = """
+    data.height=80 data.width=40 encoder.backbone=resnet18 encoder.weights=random encoder.embedding=16
+    generator.width=1 generator.style_width=8 discriminator.width=2 discriminator.scales=1
+""".split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return load_config(None, OVERRIDES)
+
+
+@pytest.fixture(scope="module")
+def networks(config: Config) -> Networks:
+    torch.manual_seed(0)
+    networks = build_networks(config)
+    networks.encoder.embed_norm.running_mean.normal_()  # unlike the statistics of a network never trained
+    return networks
+
+
+@pytest.fixture(scope="module")
+def run(config: Config, networks: Networks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a best checkpoint, and a latest one of other weights."""
+    folder = tmp_path_factory.mktemp("run")
+    saved = Saved(Position(), config.model_dump(mode="json"), {})
+    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints.mark_best(checkpoints.save("first", networks, saved))
+    torch.manual_seed(1)
+    checkpoints.save("second", build_networks(config), saved)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    random = np.random.default_rng(0)
+    sizes = [(80, 40), (80, 40), (100, 37), (31, 90), (80, 40)]
+    return [Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
+
+
+@torch.no_grad()
+def by_hand(module: IdentityEncoder, pictures: list[Image.Image], height: int, width: int) -> np.ndarray:
+    resized = [picture.resize((width, height), Image.Resampling.BICUBIC) for picture in pictures]
+    embedding = module.eval()(normalise_images([np.array(picture) for picture in resized])).embedding
+    return F.normalize(embedding).numpy()
+
+
+def test_embeddings_are_those_of_the_network_whatever_the_batches(
+    run: Path, networks: Networks, pictures: list[Image.Image]
+) -> None:
+    encoder = Encoder.load(run)
+    expected = by_hand(networks.encoder, pictures, 80, 40)
+    for batch_size in (1, 2, 64):
+        found = encoder.embed(pictures, batch_size)
+        assert found.dtype == np.float32 and found.shape == (5, 16)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert encoder.embed([]).shape == (0, 16)
+    assert not encoder.module.training
+
+
+def test_paths_bytes_and_modes_give_the_same(run: Path, pictures: list[Image.Image], tmp_path: Path) -> None:
+    encoder = Encoder.load(run)
+    grey = pictures[0].convert("L")
+    path = tmp_path / "grey.png"
+    grey.save(path)
+    found = encoder.embed([grey, path, str(path), path.read_bytes(), grey.convert("RGB")], progress=True)
+    np.testing.assert_allclose(found, found[:1].repeat(5, 0), atol=1e-6)
+
+
+def test_folders_lead_to_the_checkpoint(run: Path, config: Config) -> None:
+    checkpoints = run / "checkpoints"
+    first, second = Encoder.load(checkpoints / "first"), Encoder.load(checkpoints / "latest")
+    assert first.fingerprint != second.fingerprint
+    for path in (run, checkpoints, checkpoints / "best", checkpoints / "first" / "encoder.safetensors"):
+        assert Encoder.load(str(path)).fingerprint == first.fingerprint
+    assert first.config == config
+    assert (first.height, first.width, first.width_of_embedding) == (80, 40, 16)
+    manifest = json.loads((checkpoints / "first" / "checkpoint.json").read_text())
+    assert first.fingerprint == manifest["sha256"]["encoder.safetensors"]
+    other_size = Encoder.load(run, height=96, width=48)
+    assert (other_size.height, other_size.width) == (96, 48) and other_size.fingerprint == first.fingerprint
+
+
+def test_run_without_a_best_checkpoint_gives_its_latest(config: Config, networks: Networks, tmp_path: Path) -> None:
+    Checkpoints(tmp_path / "checkpoints").save(
+        "only", networks, Saved(Position(), config.model_dump(mode="json"), {})
+    )
+    assert Encoder.load(tmp_path).fingerprint == Encoder.load(tmp_path / "checkpoints" / "only").fingerprint
+
+
+def test_official_encoder(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    state = official_states()["id"]
+    torch.save({"id": state}, tmp_path / "id_1.pt")
+    encoder = Encoder.load(tmp_path / "id_1.pt", height=64, width=32)
+    assert torch.equal(encoder.module.embed.weight, state["feat.weight"])
+    found = encoder.embed(pictures[:2])
+    np.testing.assert_allclose(found, by_hand(encoder.module, pictures[:2], 64, 32), atol=1e-5)
+    assert (encoder.config, encoder.width_of_embedding) == (None, 512)
+    assert (Encoder.load(tmp_path / "id_1.pt").height, Encoder.load(tmp_path / "id_1.pt").width) == (256, 128)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@torch.no_grad()
+def test_bare_resnet_gives_its_pooled_last_map(
+    backbone: str, suffix: str, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    resnet = ResNet(ARCHITECTURES[backbone], separate=False).eval()
+    channels = ARCHITECTURES[backbone].channels
+    state = {name: value for name, value in resnet.state_dict().items() if not name.endswith("tracked")}
+    state |= {"fc.weight": torch.zeros(1000, channels), "fc.bias": torch.zeros(1000)}
+    path = tmp_path / f"resnet.{suffix}"
+    torch.save(state, path) if suffix == "pth" else save_file(state, path)
+    encoder = Encoder.load(path, height=64, width=32)
+    images = normalise_images([np.array(picture.resize((32, 64), Image.Resampling.BICUBIC)) for picture in pictures])
+    expected = F.normalize(resnet(images, "real").mean((2, 3)))
+    np.testing.assert_allclose(encoder.embed(pictures), expected.numpy(), atol=1e-5)
+
+
+def test_what_is_no_encoder_is_named(run: Path, networks: Networks, tmp_path: Path) -> None:
+    cases = {
+        tmp_path: "no checkpoint here",
+        tmp_path / "absent": "no such file or folder",
+        run / "checkpoints" / "first" / "generator.safetensors": "no encoder that is known",
+    }
+    torch.save({"gen": {"enc_content.model.0.conv.weight": torch.zeros(1)}}, tmp_path / "gen_1.pt")
+    cases[tmp_path / "gen_1.pt"] = "give their encoder"
+    incomplete = dict(ResNet(ARCHITECTURES["resnet18"], separate=False).state_dict())
+    del incomplete["layer1.0.conv1.weight"]
+    torch.save(incomplete, tmp_path / "incomplete.pth")
+    cases[tmp_path / "incomplete.pth"] = "no encoder that is known"
+    torch.save(incomplete | {"feat.weight": torch.zeros(512, 2048)}, tmp_path / "half.pt")
+    cases[tmp_path / "half.pt"] = "names missing: "
+    (tmp_path / "text.pth").write_text("hello")
+    cases[tmp_path / "text.pth"] = "not a readable file of PyTorch weights"
+    (tmp_path / "text.safetensors").write_text("hello")
+    cases[tmp_path / "text.safetensors"] = "not a readable safetensors file"
+    for path, message in cases.items():
+        with pytest.raises(UserError, match=message):
+            Encoder.load(path)
+
+
+def test_altered_weights_are_refused(config: Config, networks: Networks, tmp_path: Path) -> None:
+    checkpoint = Checkpoints(tmp_path).save("one", networks, Saved(Position(), config.model_dump(mode="json"), {}))
+    weights = checkpoint / "encoder.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match="damaged or altered"):
+        Encoder.load(checkpoint)
+
+
+def test_unreadable_images_are_named(run: Path, tmp_path: Path) -> None:
+    encoder = Encoder.load(run)
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"broken\.jpg: cannot be read"):
+        encoder.embed([tmp_path / "broken.jpg"])
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 8)).save(buffer, "png")
+    with pytest.raises(UserError, match=r"image 1 \(2 bytes\): cannot be read"):
+        encoder.embed([buffer.getvalue(), b"ab"])
+    with pytest.raises(UserError, match="device 'gpu' is unknown"):
+        Encoder.load(run, device="gpu")
+
+
+def test_importing_the_package_brings_no_torch() -> None:
+    check = (
+        "import sys, jgcl_ray; assert 'torch' not in sys.modules; jgcl_ray.Encoder; assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
