@@ -45,6 +45,14 @@ class RunConfig(Section):
     )
     local: bool = Field(False, description="One plain process without Ray, for debugging.")
 
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _by_either_name(cls, stages: object) -> object:
+        """`generator` is the second stage's other name."""
+        if isinstance(stages, list | tuple):
+            return tuple("generation" if stage == "generator" else stage for stage in stages)
+        return stages
+
     @model_validator(mode="after")
     def _in_order(self) -> RunConfig:
         places = [STAGES.index(stage) for stage in self.stages]
@@ -61,12 +69,19 @@ class ScalingConfig(Section):
     threads_per_worker: int = Field(
         0, ge=0, description="Threads of each worker on CPUs; 0: the machine's cores divided among the workers."
     )
+    sync_batch_norm: bool = Field(
+        False,
+        description="Batch-norm statistics over all workers: results do not depend on their number, for "
+        "two small collectives a layer and pass.",
+    )
     max_failures: int = Field(3, ge=0, description="Times that lost workers are replaced before the run gives up.")
 
 
 class WarmupConfig(Section):
-    mode: Literal["unsupervised", "source"] = Field(
-        "unsupervised", description="Cluster labels of the data set itself, or the labels of `warmup.source`."
+    mode: Literal["unsupervised", "source", "none"] = Field(
+        "unsupervised",
+        description="Cluster labels of the data set itself; labels of `warmup.source`; or none: the encoder starts "
+        "as `encoder.weights` or `run.init_from` gives it.",
     )
     source: Literal["market1501", "dukemtmc_reid", "msmt17", "walkers"] = Field(
         "walkers", description="Labelled data set for mode `source`."
@@ -140,10 +155,11 @@ class DataConfig(Section):
 
 
 class MeshesConfig(Section):
-    source: Literal["folders", "parameters", "walkers"] = Field(
+    source: Literal["folders", "parameters", "upright", "walkers"] = Field(
         "walkers",
         description="Where mesh projections come from: folders as the GCL authors hand them out, per-image SMPL "
-        "parameters, or the walkers' own.",
+        "parameters, generic upright walkers seen from a drawn side (a guess, for images without any), or the "
+        "walkers' own.",
     )
     root: AbsolutePath | None = Field(
         None, description="Folder with train/render, train/render_45, ... (source `folders`)."

@@ -49,13 +49,20 @@ def open_projections(
         return ParameterProjections(
             meshes.parameters, meshes.smpl, names, data.height, data.width, renderer=meshes.renderer
         )
+    if meshes.source == "upright":
+        from jgcl_ray.meshes.upright import UprightProjections
+
+        return UprightProjections(names, data.height, data.width)
     root = meshes.root
     if root is None and meshes.source == "walkers":
         if data.root is None:
             raise UserError("data.root is not set: the walkers' projections lie in data.root/meshes")
         root = data.root / "meshes"
     if root is None:
-        raise UserError("meshes.root is not set: give the folder that holds train/render, train/render_45, ...")
+        raise UserError(
+            "meshes.root is not set: give the folder that holds train/render, train/render_45, ..., or take generic "
+            "walkers by meshes.source=upright"
+        )
     return FolderProjections(root, names, split, data.height / data.width, images or data.root)
 
 
