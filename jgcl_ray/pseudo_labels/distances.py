@@ -43,15 +43,20 @@ def jaccard_distance(
 
 
 def encode(
-    features: np.ndarray, found: Neighbours, k1: int, k2: int, threads: int | None = None
+    features: np.ndarray,
+    found: Neighbours,
+    k1: int,
+    k2: int,
+    threads: int | None = None,
+    scales: np.ndarray | None = None,
 ) -> ReciprocalEncoding:
-    """V of all rows from their k nearest."""
+    """V of all rows from their k nearest. scales (N,) float32: by which a row's squared distances are multiplied."""
     if not 1 <= k2 <= k1:
         raise UserError(f"pseudo_labels.k2={k2}: expected 1 <= k2 <= k1, which is {k1}")
     rank, threads = found.rank, threads or available_threads()
     half = min(half_of(k1), rank.shape[1])
     sets = over_rows(_expanded_rows, len(rank), threads, rank, reciprocal_places(rank, threads), half)
-    return encode_sets(features, sets, rank[:, :k2], found.recall, threads)
+    return encode_sets(features, sets, rank[:, :k2], found.recall, threads, scales)
 
 
 def half_of(k1: int) -> int:
@@ -67,17 +72,23 @@ def reciprocal_places(rank: np.ndarray, threads: int) -> np.ndarray:
 
 
 def encode_sets(
-    features: np.ndarray, sets: list[tuple[np.ndarray, ...]], expansion: np.ndarray, recall: float, threads: int
+    features: np.ndarray,
+    sets: list[tuple[np.ndarray, ...]],
+    expansion: np.ndarray,
+    recall: float,
+    threads: int,
+    scales: np.ndarray | None = None,
 ) -> ReciprocalEncoding:
     """V of all rows from their sets.
 
     sets: E(i) in blocks of rows, (size of each, their members one after another); emptied. expansion (N, k2) int32:
-    the rows over which V(i) is averaged, -1 for none.
+    the rows over which V(i) is averaged, -1 for none. scales (N,) float32: as in `encode`.
     """
     num_rows = len(features)
+    scales = np.ones(num_rows, np.float32) if scales is None else scales
     members, indptr = join_rows(sets)
     weights = np.empty(len(members), np.float32)
-    over_rows(_softmax_rows, num_rows, threads, features, indptr, members, weights)
+    over_rows(_softmax_rows, num_rows, threads, features, scales, indptr, members, weights)
     members, weights, indptr = join_rows(
         over_rows(_averaged_rows, num_rows, threads, indptr, members, weights, expansion)
     )
@@ -179,11 +190,11 @@ def _dot(a, b):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _softmax_rows(start, stop, features, indptr, members, weights):  # type: ignore[no-untyped-def]
+def _softmax_rows(start, stop, features, scales, indptr, members, weights):  # type: ignore[no-untyped-def]
     for i in range(start, stop):
         total = 0.0
         for p in range(indptr[i], indptr[i + 1]):
-            weights[p] = np.exp(2.0 * _dot(features[i], features[members[p]]) - 2.0)
+            weights[p] = np.exp(scales[i] * (2.0 * _dot(features[i], features[members[p]]) - 2.0))
             total += weights[p]
         for p in range(indptr[i], indptr[i + 1]):
             weights[p] /= total

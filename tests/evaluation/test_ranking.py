@@ -9,7 +9,7 @@ import pytest
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation import ranking
-from jgcl_ray.evaluation.ranking import rank
+from jgcl_ray.evaluation.ranking import Labels, euclidean, rank, rank_camera_pairs
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -58,12 +58,50 @@ def test_equals_the_slow_version(seed: int, monkeypatch: pytest.MonkeyPatch) -> 
     assert result.mINP == pytest.approx(mINP, abs=1e-12)
     assert result.queries == queries
     np.testing.assert_allclose(result.cmc, cmc, atol=1e-12)
+    assert np.nanmean(result.average_precisions) == pytest.approx(mAP, abs=1e-12)
+    assert np.isnan(result.average_precisions).sum() == (result.first_matches == 0).sum() == q - queries
+    assert (result.first_matches[result.first_matches > 0] == 1).mean() == pytest.approx(cmc[0], abs=1e-12)
+
+
+def test_pairs_of_cameras_equal_the_slow_version_on_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(8)
+    q, g = 30, 80
+    features = random.standard_normal((q + g, 3)).astype(np.float32)
+    ids, cams = random.integers(-1, 7, q + g), random.integers(1, 5, q + g)
+    monkeypatch.setattr(ranking, "_CHUNK_BYTES", 5 * 4 * g)
+    labels = Labels.of(ids[:q], ids[q:], cams[:q], cams[q:])
+    pairs = rank_camera_pairs(euclidean(features[:q], features[q:]), labels)
+    assert [(pair.query_camera, pair.gallery_camera) for pair in pairs] == [
+        (a, b) for a in range(1, 5) for b in range(1, 5) if a != b
+    ]
+    for pair in pairs:
+        of_a, of_b = (
+            np.flatnonzero(cams[:q] == pair.query_camera),
+            q + np.flatnonzero(cams[q:] == pair.gallery_camera),
+        )
+        mAP, cmc, _, queries = slow_rank(
+            features[of_a], features[of_b], ids[of_a], ids[of_b], cams[of_a], cams[of_b], topk=1
+        )
+        assert (pair.queries, pair.gallery) == (queries, len(of_b))
+        assert pair.mAP == pytest.approx(mAP, abs=1e-12) and pair.rank1 == pytest.approx(cmc[0], abs=1e-12)
 
 
 def test_same_camera_is_no_match() -> None:
     features = np.eye(3, dtype=np.float32)
-    with pytest.raises(UserError, match="no query has a match"):
+    with pytest.raises(UserError, match="no query has a match: its identity must be in the gallery under another"):
         rank(features[:1], features[1:], np.array([5]), np.array([5, 6]), np.array([1]), np.array([1, 2]))
+
+
+def test_one_camera_only_is_named() -> None:
+    features = np.eye(3, dtype=np.float32)
+    with pytest.raises(UserError, match=r"all images are from one camera \(4\)"):
+        rank(features[:1], features[1:], np.array([5]), np.array([5, 6]), np.array([4]), np.array([4, 4]))
+
+
+def test_strangers_in_the_gallery_are_named() -> None:
+    features = np.eye(3, dtype=np.float32)
+    with pytest.raises(UserError, match="no identity of the queries is in the gallery"):
+        rank(features[:1], features[1:], np.array([5]), np.array([0, 6]), np.array([1]), np.array([1, 2]))
 
 
 def test_empty_gallery() -> None:
