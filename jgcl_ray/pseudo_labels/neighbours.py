@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import faiss
 import numba
 import numpy as np
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.pseudo_labels._rows import available_threads, over_rows
+from jgcl_ray.pseudo_labels.exact_search import installed_faiss, nearest_rows
 
 # `auto` searches exactly up to here: 200,000 x 512 takes minutes on two cores, 10^6 rows hours.
 EXACT_ROWS = 250_000
@@ -119,8 +120,10 @@ def nearest_by_camera(
 def _resolve(method: str, num_rows: int) -> str:
     if method not in METHODS:
         raise UserError(f"pseudo_labels.neighbours={method!r}: known: {', '.join(METHODS)}")
+    if method in ("hnsw", "ivf") and installed_faiss() is None:
+        raise UserError(f"pseudo_labels.neighbours={method} needs faiss: pip install faiss-cpu, or use exact")
     if method == "auto":
-        return "exact" if num_rows <= EXACT_ROWS else "ivf"
+        return "exact" if num_rows <= EXACT_ROWS or installed_faiss() is None else "ivf"
     return method
 
 
@@ -142,14 +145,17 @@ def _searcher(
     base: np.ndarray, queries: np.ndarray, k: int, wanted: int, method: str, min_recall: float, threads: int
 ) -> tuple[Search, float]:
     """A search among the rows of `base`, and its recall of the k nearest with `wanted` candidates."""
-    faiss.omp_set_num_threads(threads)
+    faiss = installed_faiss()
+    if faiss is not None:
+        faiss.omp_set_num_threads(threads)
 
     def exact(some: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        return faiss.knn(some, base, k)
+        return nearest_rows(some, base, k)
 
     if method == "exact" or len(base) <= 1000:
         return exact, 1.0
-    index, effort, level, limit = (_ivf if method == "ivf" else _hnsw)(base, wanted)
+    assert faiss is not None  # _resolve saw to it
+    index, effort, level, limit = (_ivf if method == "ivf" else _hnsw)(faiss, base, wanted)
     sample = queries[np.random.default_rng(0).choice(len(queries), min(len(queries), 1000), replace=False)]
     truth = exact(sample, k)[1]
     while True:
@@ -161,7 +167,7 @@ def _searcher(
         level = min(2 * level, limit)
 
 
-def _ivf(base: np.ndarray, wanted: int) -> tuple[faiss.Index, str, int, int]:
+def _ivf(faiss: Any, base: np.ndarray, wanted: int) -> tuple[Any, str, int, int]:
     lists = max(min(int(4 * len(base) ** 0.5), len(base) // 40), 1)
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(base.shape[1]), base.shape[1], lists)
     index.cp.niter, index.cp.max_points_per_centroid = 10, 64
@@ -170,7 +176,7 @@ def _ivf(base: np.ndarray, wanted: int) -> tuple[faiss.Index, str, int, int]:
     return index, "nprobe", min(4, lists), lists
 
 
-def _hnsw(base: np.ndarray, wanted: int) -> tuple[faiss.Index, str, int, int]:
+def _hnsw(faiss: Any, base: np.ndarray, wanted: int) -> tuple[Any, str, int, int]:
     index = faiss.IndexHNSWFlat(base.shape[1], 32)
     index.hnsw.efConstruction = 80
     index.add(base)

@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 
 from jgcl_ray.pseudo_labels._rows import row_ends
 from jgcl_ray.pseudo_labels.distances import BINS, ZERO, half_of
+from jgcl_ray.pseudo_labels.exact_search import searcher_on
 from jgcl_ray.pseudo_labels.neighbours import SPARE
 
 # Numbers in the largest temporary of a block.
@@ -32,9 +33,10 @@ def nearest_on_device(features: torch.Tensor, k: int) -> torch.Tensor:
     k = min(k, num_rows)
     wanted = min(k + SPARE, num_rows)
     rank = torch.empty(num_rows, k, dtype=torch.int64, device=features.device)
+    search = searcher_on(features)
     for block in _row_blocks(num_rows, max(num_rows, 4 * wanted * width)):
         rows = torch.arange(block.start, block.stop, device=features.device)
-        found = (features[block] @ features.T).topk(wanted, dim=1).indices
+        found = search(features[block], wanted)
         absent = (found != rows[:, None]).all(1)  # among as many duplicates of itself
         found[absent, -1] = rows[absent]
         found = found.sort(dim=1).values

@@ -11,7 +11,7 @@ import torch
 from scipy.sparse import csr_array
 
 from jgcl_ray.errors import UserError
-from jgcl_ray.pseudo_labels import neighbours, on_device
+from jgcl_ray.pseudo_labels import exact_search, neighbours, on_device
 from jgcl_ray.pseudo_labels.distances import encode, jaccard_distance
 from jgcl_ray.pseudo_labels.neighbours import nearest
 from jgcl_ray.pseudo_labels.on_device import encode_on_device, nearest_on_device
@@ -104,6 +104,7 @@ def test_torch_operations_equal_compiled_ones(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.usefixtures("library")
 def test_torch_operations_on_a_gpu() -> None:
     features, _ = dense.clustered(2000, 64, 120, 0.6, 1)
     tensor = torch.from_numpy(features).cuda()
@@ -113,6 +114,15 @@ def test_torch_operations_on_a_gpu() -> None:
     np.testing.assert_allclose(dense_of(found), dense_of(expected), atol=2e-6)
 
 
+@pytest.fixture(params=["faiss", "torch"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search by faiss, and by torch as where faiss is not installed."""
+    if request.param == "torch":
+        monkeypatch.setattr(exact_search, "find_spec", lambda name: None)
+        monkeypatch.setattr(exact_search, "BLOCK", 5000)
+
+
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("k", [1, 7, 500])
 def test_exact_neighbours(k: int) -> None:
     features, _ = dense.clustered(400, 32, 30, 0.5, 2)
@@ -141,6 +151,28 @@ def test_duplicates_beyond_the_candidates_leave_the_row_itself_first() -> None:
     np.testing.assert_array_equal(nearest_on_device(torch.from_numpy(features), 5)[:, 0], np.arange(300))
 
 
+@pytest.mark.parametrize(
+    ("name", "features", "k1", "k2"), random_cases(), ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_without_faiss_the_ranks_are_the_same(
+    name: str, features: np.ndarray, k1: int, k2: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = nearest(features, k1).rank
+    monkeypatch.setattr(exact_search, "find_spec", lambda name: None)
+    features.flags.writeable = False
+    np.testing.assert_array_equal(nearest(features, k1).rank, expected)
+
+
+def test_without_faiss_there_is_only_the_exact_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, _ = dense.clustered(1500, 16, 90, 0.5, 7)
+    monkeypatch.setattr(exact_search, "find_spec", lambda name: None)
+    monkeypatch.setattr(neighbours, "EXACT_ROWS", 1000)
+    assert nearest(features, 5, "auto").recall == 1
+    with pytest.raises(UserError, match="ivf needs faiss: pip install faiss-cpu"):
+        nearest(features, 5, "ivf")
+
+
+@pytest.mark.usefixtures("library")
 def test_neighbours_by_camera() -> None:
     features, _ = dense.clustered(200, 16, 10, 0.6, 5)
     cameras = np.random.default_rng(0).choice([2, 3, 7], 200, p=[0.02, 0.4, 0.58])
