@@ -65,6 +65,14 @@ def gather_rows_with_gradient(x: torch.Tensor) -> torch.Tensor:
     return _GatherRows.apply(x) if _in_group() else x
 
 
+def stack_with_gradient(x: torch.Tensor) -> torch.Tensor:
+    """x of every worker, of one shape and type on all, as (workers, ...); gradients come home as sums over workers.
+
+    The backward pass is a collective too.
+    """
+    return _Stack.apply(x) if _in_group() else x[None]
+
+
 def sum_over_workers(x: torch.Tensor) -> torch.Tensor:
     """Sum of x, of one shape on all workers, as a new tensor on x's device; no gradient."""
     total = x.detach().clone()
@@ -130,6 +138,18 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         return sum_over_workers(gradient.contiguous())[ctx.start : ctx.start + ctx.count]
+
+
+class _Stack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        stacked = x.new_zeros(world_size(), *x.shape)
+        stacked[rank()] = x
+        return sum_over_workers(stacked)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return sum_over_workers(gradient.contiguous())[rank()]
 
 
 def _in_group() -> bool:

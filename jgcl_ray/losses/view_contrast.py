@@ -16,6 +16,7 @@ def view_contrast(
     draw: ContrastDraw,
     temperature: float,
     formulation: Formulation = "paper",
+    trust: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """L_vi, L_vi', L_vi'' as `contrast_image`, `contrast_views`, `contrast_novel`, each the mean over the batch.
 
@@ -27,6 +28,7 @@ def view_contrast(
 
     f, f_novel (B, D): embeddings of the real images and of their novel views, of any scale: they are normalised here,
     in the bank's precision. draw: `bank.draw(index, seed=, step=, formulation=)`, for the rows `index` of the batch.
+    trust (B,): factors on the losses of each image, as of labels that are not trusted alike (3C).
     An anchor without negatives has a loss of 0. With a sharded bank this is a collective, the backward pass too.
     """
     f, f_novel = (F.normalize(x.to(bank.rows.dtype), dim=1) for x in (f, f_novel))
@@ -46,7 +48,8 @@ def view_contrast(
             "contrast_views": (f_novel, bank.rows_of(draw.index), of_novel),
             "contrast_novel": (f_novel, positive, of_novel),
         }
-    return {
-        name: F.softplus(negative - (anchor * match).sum(1) / temperature).mean()
+    losses = {
+        name: F.softplus(negative - (anchor * match).sum(1) / temperature)
         for name, (anchor, match, negative) in pairs.items()
     }
+    return {name: (loss if trust is None else loss * trust).mean() for name, loss in losses.items()}

@@ -13,9 +13,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
-from jgcl_ray.batches import ImageBatch, PairedBatch
+from jgcl_ray.batches import ImageBatch, PairedBatch, PseudoLabels
 from jgcl_ray.config import StageName
 from jgcl_ray.data.datasets import Split
 from jgcl_ray.data.loaders import ExtractionLoader, open_images
@@ -177,10 +178,14 @@ class Loop:
 
     def score_validation(self) -> Scores | None:
         """On the data set's own validation list, else on training images by camera and pseudo label."""
-        session, dataset = self.session, self.session.data.dataset
+        session, train, own = self.session, self.session.data.dataset.train, self.session.data.dataset.validation
+        if own is not None and own.identities is not None:
+            people, identities = np.unique(own.identities, return_inverse=True)
+            features = session.features(self.position.step)[rows_of(own, train)]
+            return validate(features, PseudoLabels(identities, float("nan"), len(people), 0), own.cameras)
         if session.labels is None:
             return None
-        return validate(session.features(self.position.step), session.labels, dataset.train.cameras)
+        return validate(session.features(self.position.step), session.labels, train.cameras)
 
     def score_best(self) -> Scores | None:
         """The best checkpoint on the test split; the last weights where no checkpoint was scored."""
@@ -221,6 +226,12 @@ class Loop:
         """Whether any worker was asked to stop: all stop before the same batch."""
         mine = self.hooks.stop()
         return mine if world_size() == 1 else bool(sum_over_workers(torch.tensor(float(mine))).item())
+
+
+def rows_of(part: Split, whole: Split) -> np.ndarray:
+    """Rows of `whole` that hold the images of `part`, in its order: (len(part),) int64."""
+    place = {path: row for row, path in enumerate(whole.paths)}
+    return np.array([place[path] for path in part.paths], np.int64)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

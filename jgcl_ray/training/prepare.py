@@ -22,6 +22,7 @@ from jgcl_ray.distributed import broadcast_module
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.projections import open_projections
 from jgcl_ray.models.networks import build_networks
+from jgcl_ray.models.resnet import synchronise_statistics
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
 from jgcl_ray.training.checkpoint import Checkpoints, load_networks, read_manifest
 from jgcl_ray.training.optim import build_optimisers
@@ -81,10 +82,11 @@ def plan_run(config: Config) -> Plan:
             raise UserError(f"warmup.source={config.warmup.source}: it has no labels to learn from")
     if _draws(config):
         open_projections(config.meshes, config.data, dataset.train.paths, "train", dataset.train.folder)
-    if config.run.stages[0] != "warmup" and config.run.init_from is None and config.encoder.weights == "random":
+    warms_up = config.run.stages[0] == "warmup" and config.warmup.mode != "none"
+    if not warms_up and config.run.init_from is None and config.encoder.weights == "random":
         raise UserError(
-            f"run.stages starts with {config.run.stages[0]} and a random encoder: give a checkpoint by "
-            "run.init_from, ImageNet weights by encoder.weights=imagenet, or the stage warmup"
+            f"run.stages={','.join(config.run.stages)}, warmup.mode={config.warmup.mode}: the encoder would start "
+            "random; give a checkpoint by run.init_from, ImageNet weights by encoder.weights=imagenet, or a warm-up"
         )
     return Plan(config, dataset, source)
 
@@ -124,6 +126,8 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
     networks = build_networks(config)
     if config.run.init_from is not None:
         load_networks(config.run.init_from, networks)
+    if config.scaling.sync_batch_norm:
+        synchronise_statistics(networks.encoder)
     for _, module in networks.named():
         module.to(device)
         broadcast_module(module)

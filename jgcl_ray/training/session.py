@@ -102,6 +102,12 @@ class Session:
             logger.warning("pseudo labels: %s", words)
         return quality.metrics()
 
+    def trust(self, index: torch.Tensor) -> torch.Tensor | None:
+        """How far the labels of rows `index` (B,) are trusted, (B,) in [0, 1] on their device; None: all alike."""
+        if self.labels is None or self.labels.weights is None:
+            return None
+        return torch.from_numpy(self.labels.weights[index.cpu().numpy()]).to(index.device)
+
     def equalise(self) -> None:
         """The first worker's batch-norm statistics on all: before features, evaluation and checkpoints."""
         broadcast_module(self.networks.encoder)

@@ -72,7 +72,7 @@ class WarmUp:
 
     def __init__(self, session: Session) -> None:
         self.session, self.config = session, session.config
-        self.epochs = self.config.warmup.epochs
+        self.epochs = 0 if self.config.warmup.mode == "none" else self.config.warmup.epochs
         self.from_source = self.config.warmup.mode == "source"
         images = session.data.source_images if self.from_source else session.data.images
         assert images is not None
@@ -108,7 +108,9 @@ class WarmUp:
         with autocast(self.config.precision, self.session.device):
             f = E_id(laid_out(batch.image, self.config.precision)).embedding
         y = torch.from_numpy(self._labels())[batch.index.cpu()].to(f.device)
-        terms = {"cluster_contrast": cluster_contrast(f, y, self.memory, self.config.centroid_memory.temperature)}
+        trust = None if self.from_source else self.session.trust(batch.index)
+        temperature = self.config.centroid_memory.temperature
+        terms = {"cluster_contrast": cluster_contrast(f, y, self.memory, temperature, trust)}
         optimiser = self.session.optimisers.warmup
         set_learning_rate(optimiser, warmup.lr * 0.1 ** (epoch // warmup.decay_every))
         descend(terms["cluster_contrast"], terms, [optimiser], batch, step)
@@ -229,7 +231,8 @@ class Joint(_Paired):
         rate = self.config.optim.encoder_lr * (0.1 if epoch >= self.config.joint.decay_at else 1.0)
         set_learning_rate(self.session.optimisers.encoder, rate)
         networks, optimisers = self.session.networks, self.session.optimisers
-        return dict(joint_step(networks, optimisers, self.bank, batch, self.config, step).terms)
+        trust = self.session.trust(batch.index)
+        return dict(joint_step(networks, optimisers, self.bank, batch, self.config, step, trust).terms)
 
     def state(self) -> dict[str, Any]:
         """See Stage."""

@@ -74,15 +74,24 @@ def generator_step(
 
 
 def joint_step(
-    networks: Networks, optimisers: Optimisers, bank: MemoryBank, batch: PairedBatch, config: Config, step: int
+    networks: Networks,
+    optimisers: Optimisers,
+    bank: MemoryBank,
+    batch: PairedBatch,
+    config: Config,
+    step: int,
+    trust: torch.Tensor | None = None,
 ) -> StepResult:
-    """Stage 3: all four networks learn, E_id from the contrast of views and memory besides; then the memory."""
+    """Stage 3: all four networks learn, E_id from the contrast of views and memory besides; then the memory.
+
+    trust (B,): factors on the contrast losses of each image; None: all alike.
+    """
     networks.encoder.train()
     outputs = translate(networks, batch, config)
     discriminated = update_discriminator(networks, optimisers, outputs.generated, batch, config, step)
 
     terms = generator_terms(networks, outputs, batch, config)
-    terms |= contrast_terms(outputs, bank, batch, config, step)
+    terms |= contrast_terms(outputs, bank, batch, config, step, trust)
     total = weighted_sum(terms, config.losses)
     descend(total, terms, [optimisers.generator, optimisers.encoder], batch, step)
 
@@ -135,12 +144,19 @@ def generator_terms(networks: Networks, outputs: JointOutputs, batch: PairedBatc
     return reconstruction_terms(outputs, batch.image, config.losses) | adversarial_terms(maps_of_fakes)
 
 
-def contrast_terms(outputs: JointOutputs, bank: MemoryBank, batch: PairedBatch, config: Config, step: int) -> Terms:
+def contrast_terms(
+    outputs: JointOutputs,
+    bank: MemoryBank,
+    batch: PairedBatch,
+    config: Config,
+    step: int,
+    trust: torch.Tensor | None = None,
+) -> Terms:
     """L_vi, L_vi' and L_vi'' against the memory bank."""
     formulation = config.losses.formulation
     draw = bank.draw(batch.index, seed=config.run.seed, step=step, formulation=formulation)
     f, f_nv = outputs.real.embedding, outputs.novel.embedding
-    return view_contrast(f, f_nv, bank, draw, config.memory_bank.temperature, formulation)
+    return view_contrast(f, f_nv, bank, draw, config.memory_bank.temperature, formulation, trust)
 
 
 def descend(

@@ -33,6 +33,14 @@ def test_equals_the_sums_written_out_and_outliers_count_as_zero() -> None:
     assert f.grad[0].abs().sum() > 0
 
 
+def test_trust_scales_the_loss_of_each_image() -> None:
+    memory, labels = make_memory([0, 1, 2]), torch.tensor([0, 2])
+    f = torch.randn(2, 6, generator=torch.Generator().manual_seed(2))
+    first, second = (cluster_contrast(f[i : i + 1], labels[i : i + 1], memory, 0.05).item() for i in range(2))
+    trusted = cluster_contrast(f, labels, memory, 0.05, torch.tensor([0.25, 1.0]))
+    assert trusted.item() == pytest.approx((0.25 * first + second) / 2, rel=1e-5)
+
+
 def test_outliers_alone_give_zero() -> None:
     for memory in (make_memory([0, 1]), make_memory([-1, -1])):
         f = torch.randn(3, 6, requires_grad=True)

@@ -128,3 +128,13 @@ def test_autocast_leaves_the_logits_in_float32(formulation: str) -> None:
     for name in NAMES:
         assert terms[name].dtype == torch.float32
         assert torch.equal(terms[name], expected[name])
+
+
+def test_trust_scales_the_losses_of_each_image() -> None:
+    bank, (f, f_novel) = make_bank(LABELS), make_features(2)
+    draw = bank.draw(torch.tensor([0, 3]), seed=1, step=2)
+    trusted = view_contrast(f, f_novel, bank, draw, 0.1, trust=torch.tensor([0.0, 1.0]))
+    alone = bank.draw(torch.tensor([3]), seed=1, step=2)
+    only = view_contrast(f[1:], f_novel[1:], bank, alone, 0.1)
+    for name in NAMES:
+        assert trusted[name].item() == pytest.approx(only[name].item() / 2)

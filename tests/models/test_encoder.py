@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from worker_group import run_workers
 
 from jgcl_ray.config import EncoderConfig
+from jgcl_ray.distributed import sum_over_workers
 from jgcl_ray.models.encoder import GeneralisedMean, IdentityEncoder
+from jgcl_ray.models.resnet import DomainBatchNorm, synchronise_statistics
 
 
 def make_encoder(**fields: Any) -> IdentityEncoder:
@@ -95,3 +100,56 @@ def test_without_separate_statistics_the_domain_makes_no_difference() -> None:
     assert encoder.backbone.bn1.running_mean.abs().sum() > 0
     encoder.eval()
     assert torch.equal(encoder(image, "generated").code, encoder(image, "real").code)
+
+
+def test_synchronised_batch_norm_is_that_of_all_workers_together(tmp_path: Path) -> None:
+    run_workers(2, _uneven_shares, tmp_path)
+
+
+def _uneven_shares(rank: int, join: Callable[[], None]) -> None:
+    """Five rows in all, two and three a worker: outputs, gradients and running statistics are torch's of the five."""
+    x = torch.randn(5, 4, 3, 2, generator=torch.Generator().manual_seed(2)).mul(3).add(1)
+    slope = torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
+
+    def run(norm: DomainBatchNorm, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        part = x[rows].clone().requires_grad_()
+        out = norm(part, "real")
+        (out * slope[rows]).sum().backward()
+        return out.detach(), part.grad
+
+    plain, synchronised = DomainBatchNorm(4, False), DomainBatchNorm(4, False)
+    expected = run(plain, slice(None))
+    synchronise_statistics(synchronised)
+    join()
+    rows = [slice(0, 2), slice(2, 5)][rank]
+    for ours, theirs in zip(run(synchronised, rows), expected, strict=True):
+        torch.testing.assert_close(ours, theirs[rows], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(synchronised.running_mean, plain.running_mean)
+    torch.testing.assert_close(synchronised.running_var, plain.running_var)
+
+
+def test_synchronised_encoder_does_not_see_how_its_batch_is_shared(tmp_path: Path) -> None:
+    run_workers(2, _shares_of_an_encoder, tmp_path)
+
+
+def _shares_of_an_encoder(rank: int, join: Callable[[], None]) -> None:
+    """In float64: small batches make batch norm so steep that float32 leaves two digits of a gradient."""
+    x = torch.randn(6, 3, 48, 40, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    slope = torch.randn(6, 16, generator=torch.Generator().manual_seed(3))
+
+    def run(rows: slice) -> IdentityEncoder:
+        encoder = make_encoder(embedding=16).double()
+        encoder.embed_norm.float()  # the embedding is float32 whatever comes before
+        synchronise_statistics(encoder)
+        out = encoder.train()(x[rows])
+        ((out.embedding * slope[rows]).sum() + out.code.square().mean(1).sum()).backward()
+        return encoder
+
+    whole = run(slice(None))
+    join()
+    half = run([slice(0, 2), slice(2, 6)][rank])
+    for (name, ours), (_, theirs) in zip(half.named_parameters(), whole.named_parameters(), strict=True):
+        total = sum_over_workers(ours.grad)
+        assert (total - theirs.grad).norm() <= 1e-4 * theirs.grad.norm() + 1e-4, name
+    for (name, ours), (_, theirs) in zip(half.named_buffers(), whole.named_buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6, msg=name)
