@@ -1,0 +1,38 @@
+"""Files that are either as they were or complete."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jgcl_ray.errors import UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path in the same folder to write to; on leaving without an error it is on disk and takes `path`'s place.
+
+    Otherwise, and after a crash at any moment, `path` is what it was. UserError where its folder is missing.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; give the name of a file")
+    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")  # the suffix stays: some formats go by it
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+        _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,86 @@
+"""Images in and out of an index, embedded on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jgcl_ray.data.image_files import UNREADABLE, verify
+from jgcl_ray.data.image_tree import image_tree
+from jgcl_ray.encoder import Encoder
+from jgcl_ray.errors import UserError
+from jgcl_ray.retrieval.index import Card, GalleryIndex, Kind
+
+
+def new_index(encoder: Encoder, kind: Kind = "auto") -> GalleryIndex:
+    """An empty index for an encoder's embeddings."""
+    size = encoder.height, encoder.width
+    return GalleryIndex(Card(encoder.fingerprint, *size, encoder.width_of_embedding, kind))
+
+
+def check_encoder(index: GalleryIndex, encoder: Encoder, file: Path) -> None:
+    """UserError where the index holds another encoder's embeddings: distances between the two mean nothing."""
+    if index.card.fingerprint != encoder.fingerprint:
+        raise UserError(
+            f"{file}: built with another encoder (fingerprint {index.card.fingerprint[:12]}, this one has "
+            f"{encoder.fingerprint[:12]}): give that one's --checkpoint, or build the index again by --gallery FOLDER"
+        )
+
+
+def images_at(places: Iterable[Path]) -> list[str]:
+    """Absolute paths of the given files and of all images below the given folders, each once."""
+    return list(dict.fromkeys(path for place in places for path in _images_at(place)))
+
+
+def add_images(
+    index: GalleryIndex, encoder: Encoder, paths: Sequence[str], batch_size: int = 64, progress: bool = False
+) -> int:
+    """Embed images into the index; how many. Files that it has, unaltered since, are left alone."""
+    rows = {path: row for row, path in enumerate(index.paths)}
+    stamps = {path: Path(path).stat().st_mtime_ns for path in paths}
+    wanted = [path for path in paths if path not in rows or index.stamps[rows[path]] != stamps[path]]
+    if wanted:
+        embeddings = encoder.embed(wanted, batch_size, progress)
+        altered = np.array([rows[path] for path in wanted if path in rows], np.int64)
+        if len(altered):
+            index.remove(altered)
+        index.add(embeddings, wanted, np.array([stamps[path] for path in wanted], np.int64))
+    return len(wanted)
+
+
+def remove_images(index: GalleryIndex, places: Iterable[Path]) -> int:
+    """Take files, and all files below folders, out of the index, whether or not they still exist; how many."""
+    wanted = np.zeros(len(index), bool)
+    for place in places:
+        absolute = str(place.expanduser().absolute())
+        beneath = [path == absolute or path.startswith(f"{absolute}/") for path in index.paths]
+        if not any(beneath):
+            known = f"; its first image is {index.paths[0]}" if index.paths else ", which is empty"
+            raise UserError(f"{absolute}: not in the index{known}")
+        wanted |= beneath
+    index.remove(np.flatnonzero(wanted))
+    return int(wanted.sum())
+
+
+def readable(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The paths whose images can be decoded to the end, and the others."""
+    unreadable = {path for path in paths if not _decodes(path)}
+    return [path for path in paths if path not in unreadable], sorted(unreadable)
+
+
+def _images_at(place: Path) -> Iterator[str]:
+    place = place.expanduser().absolute()
+    if place.is_file():
+        yield str(place)
+    else:
+        yield from (str(place / name) for name in image_tree(place))
+
+
+def _decodes(path: str) -> bool:
+    try:
+        verify(Path(path))
+    except UNREADABLE:
+        return False
+    return True

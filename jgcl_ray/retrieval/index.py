@@ -1,0 +1,184 @@
+"""A faiss index of a gallery and the list of its images, in one file.
+
+Letters: N images in the gallery, D embedding width, Q queries, k answers each.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import faiss
+import numpy as np
+
+from jgcl_ray.atomic import replacing
+from jgcl_ray.errors import UserError
+
+Kind = Literal["auto", "flat", "hnsw", "ivf"]
+KINDS: tuple[Kind, ...] = ("auto", "flat", "hnsw", "ivf")
+# `auto` compares with every image up to here: 200,000 x 512 is 0.4 GB, read once for a query.
+FLAT_IMAGES = 200_000
+MIN_RECALL, PROBED, SAMPLE = 0.98, 10, 200  # recall of the nearest 10, measured on 200 images
+
+
+@dataclass(frozen=True)
+class Card:
+    """Of which encoder's embeddings an index is."""
+
+    fingerprint: str  # Encoder.fingerprint
+    height: int  # pixels to which images were resized
+    width: int
+    embedding: int  # D
+    kind: Kind = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """Answers, nearest first."""
+
+    rows: np.ndarray  # (Q, k) int64, rows of the gallery
+    distances: np.ndarray  # (Q, k) float32, Euclidean between normalised embeddings, in [0, 2]
+
+
+class GalleryIndex:
+    """The embeddings of N images, with their files; row i of both is the same image.
+
+    paths: of the files. stamps (N,) int64: their times of modification, ns.
+    """
+
+    def __init__(self, card: Card) -> None:
+        """Empty."""
+        self.card = card
+        self.paths: list[str] = []
+        self.stamps = np.zeros(0, np.int64)
+        self._index = _new_index(self.kind, np.zeros((0, card.embedding), np.float32))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def kind(self) -> str:
+        """flat, hnsw or ivf: what `card.kind` means for so many images."""
+        if self.card.kind != "auto":
+            return self.card.kind
+        return "flat" if len(self.paths) <= FLAT_IMAGES else "ivf"
+
+    def add(self, embeddings: np.ndarray, paths: Sequence[str], stamps: np.ndarray) -> None:
+        """Images that are not in it yet; embeddings (n, D) float32, L2-normalised."""
+        assert embeddings.shape == (len(paths), self.card.embedding) and len(stamps) == len(paths)
+        before = self.kind
+        self.paths += paths
+        self.stamps = np.concatenate([self.stamps, stamps])
+        if self.kind == before and (before != "ivf" or self._index.ntotal):
+            self._index.add(np.ascontiguousarray(embeddings))
+        else:  # grown out of its kind, or an inverted file's first images, which shape its lists
+            self._index = _new_index(self.kind, np.concatenate([self.embeddings(), embeddings]))
+
+    def remove(self, rows: np.ndarray) -> None:
+        """Take out rows; those behind move up."""
+        kept = np.ones(len(self), bool)
+        kept[rows] = False
+        embeddings, before = self.embeddings()[kept], self.kind
+        self.paths = [path for path, stays in zip(self.paths, kept, strict=True) if stays]
+        self.stamps = self.stamps[kept]
+        if self.kind == before and len(self):
+            # An HNSW graph cannot lose a node, and the others are as quickly filled again.
+            self._index.reset()
+            self._index.add(embeddings)
+        else:
+            self._index = _new_index(self.kind, embeddings)
+
+    def embeddings(self) -> np.ndarray:
+        """(N, D) float32."""
+        if not self._index.ntotal:
+            return np.zeros((0, self.card.embedding), np.float32)
+        return self._index.reconstruct_n(0, self._index.ntotal)
+
+    def search(self, queries: np.ndarray, k: int) -> Hits:
+        """The min(k, N) nearest images of each query, (Q, D) float32, L2-normalised."""
+        squared, rows = self._index.search(np.ascontiguousarray(queries), min(k, len(self)))
+        return Hits(rows, np.sqrt(np.maximum(squared, 0)))  # rounding may leave a square just below 0
+
+    def save(self, path: Path) -> None:
+        """Write, or replace as a whole: a crash leaves either the old file or the new one."""
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.savez(
+                file,
+                card=_as_bytes(json.dumps(asdict(self.card))),
+                paths=_as_bytes("\0".join(self.paths)),
+                stamps=self.stamps,
+                index=faiss.serialize_index(self._index),
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """What `save` wrote; UserError where it is no index, cut off or altered (zip's CRC-32)."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                card = Card(**json.loads(_as_text(arrays["card"])))
+                paths, stamps, content = _as_text(arrays["paths"]), arrays["stamps"], arrays["index"]
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such index; build it by --gallery FOLDER") from None
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: not a readable index ({error}); build it again by --gallery FOLDER") from None
+        loaded = cls(card)
+        loaded.paths, loaded.stamps = paths.split("\0") if paths else [], stamps
+        loaded._index = faiss.deserialize_index(content)
+        assert loaded._index.ntotal == len(loaded.paths) == len(stamps)
+        return loaded
+
+
+def looks_like_index(path: Path) -> bool:
+    """Whether a file begins as `GalleryIndex.save` lets it: an index, if only a damaged one."""
+    return path.is_file() and path.open("rb").read(4) in (b"PK\x03\x04", b"")
+
+
+def _new_index(kind: str, embeddings: np.ndarray) -> Any:
+    """A faiss index of embeddings (N, D)."""
+    images, width = embeddings.shape
+    index: Any
+    if kind == "ivf" and images:
+        lists = max(min(int(4 * images**0.5), images // 40), 1)
+        index = faiss.IndexIVFFlat(faiss.IndexFlatL2(width), width, lists)
+        index.cp.niter, index.cp.max_points_per_centroid = 10, 64
+        index.train(embeddings)
+        index.make_direct_map()  # to give embeddings back by their rows
+        index.add(embeddings)
+        _set_effort(index, "nprobe", min(4, lists), lists)
+    elif kind == "hnsw":
+        index = faiss.IndexHNSWFlat(width, 32)
+        index.hnsw.efConstruction = 80
+        index.add(embeddings)
+        if images:
+            _set_effort(index, "efSearch", 32, images)
+    else:
+        index = faiss.IndexFlatL2(width)
+        index.add(embeddings)
+    return index
+
+
+def _set_effort(index: Any, name: str, level: int, limit: int) -> None:
+    """Search harder until a sample of the images finds its nearest in the exact order."""
+    embeddings = index.reconstruct_n(0, index.ntotal)
+    rows = np.random.default_rng(0).choice(len(embeddings), min(SAMPLE, len(embeddings)), replace=False)
+    k = min(PROBED, len(embeddings))
+    truth = faiss.knn(embeddings[rows], embeddings, k)[1]
+    while True:
+        faiss.ParameterSpace().set_index_parameter(index, name, level)
+        found = index.search(embeddings[rows], k)[1]
+        recall = np.mean([np.isin(true, some).mean() for true, some in zip(truth, found, strict=True)])
+        if recall >= MIN_RECALL or level >= limit:
+            return
+        level = min(2 * level, limit)
+
+
+def _as_bytes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
+
+
+def _as_text(content: np.ndarray) -> str:
+    return content.tobytes().decode("utf-8", "surrogateescape")

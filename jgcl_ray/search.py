@@ -1,0 +1,89 @@
+"""Search: `python -m jgcl_ray.search --checkpoint PATH --index FILE [--gallery DIR] [--query IMAGE]`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jgcl_ray.errors import UserError, exit_on_user_error
+
+_EXAMPLES = """
+An index is one file; it holds the embeddings of the gallery's images and where they lie.
+
+  build it         python -m jgcl_ray.search --checkpoint runs/walkers --index people.idx --gallery crops/
+  ask it           python -m jgcl_ray.search --checkpoint runs/walkers --index people.idx --query someone.jpg
+  put more in      python -m jgcl_ray.search --checkpoint runs/walkers --index people.idx --add crops/monday
+  take some out    python -m jgcl_ray.search --index people.idx --remove crops/sunday
+
+Answers go to standard output, one a line: rank, Euclidean distance of the L2-normalised embeddings (0 to 2), path.
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, change the index, answer."""
+    given = vars(_parser().parse_args(arguments))
+    sheet, file = given.pop("sheet"), given.pop("json")
+    with exit_on_user_error():
+        if (sheet or file) and not given["query"]:
+            raise UserError("--sheet and --json show the answers to a --query, and there is none")
+
+        from jgcl_ray.retrieval.answers import write_json, write_sheet
+        from jgcl_ray.retrieval.request import Request, fulfil
+
+        answers = fulfil(Request(**given))
+        for answer in answers:
+            print("\n".join([answer.query, *answer.lines()] if len(answers) > 1 else answer.lines()))
+        if sheet is not None:
+            write_sheet(answers, sheet)
+        if file is not None:
+            write_json(answers, file)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jgcl_ray.search",
+        description="Find a person's images in a gallery: embed the gallery once into an index, then ask it.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--index", type=Path, required=True, metavar="FILE", help="the index, read and written")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="PATH",
+        help="the encoder: a run folder, a checkpoint, an exported .safetensors, an official id_*.pt, a ResNet file",
+    )
+    parser.add_argument("--gallery", type=Path, metavar="DIR", help="build the index anew from all images below DIR")
+    parser.add_argument("--add", type=Path, nargs="+", default=[], metavar="PATH", help="images or folders to put in")
+    parser.add_argument(
+        "--remove", type=Path, nargs="+", default=[], metavar="PATH", help="images or folders to take out"
+    )
+    parser.add_argument("--query", type=Path, nargs="+", default=[], metavar="IMAGE", help="images to look for")
+    parser.add_argument("-k", type=_positive, default=10, help="answers to each query (10)")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw the queries and their answers")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers")
+    parser.add_argument(
+        "--kind",
+        choices=("auto", "flat", "hnsw", "ivf"),
+        default="auto",
+        help="of a new index: flat compares with every image; hnsw and ivf are approximate and quick on millions; "
+        "auto: flat up to 200,000 images, then ivf",
+    )
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out, with a warning, what is no readable image"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
+    parser.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="images at a time (64)")
+    parser.add_argument("--height", type=_positive, help="pixels to which images are resized (the training's)")
+    parser.add_argument("--width", type=_positive, help="likewise")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

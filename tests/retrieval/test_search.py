@@ -1,0 +1,161 @@
+"""The command: building, growing, shrinking and asking an index of a few pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import write_run
+from PIL import Image
+
+from jgcl_ray.encoder import Encoder
+from jgcl_ray.retrieval.index import GalleryIndex
+from jgcl_ray.search import main
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for name in ("a/1.png", "a/2.png", "b/3.png", "b/4.jpg"):
+        path = tmp_path / "gallery" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (64, 32, 3), dtype=np.uint8)).save(path)
+    (tmp_path / "gallery" / "notes.txt").write_text("no image")
+    return tmp_path / "gallery"
+
+
+@pytest.fixture
+def built(run: Path, gallery: Path) -> Path:
+    index = gallery.parent / "people.idx"
+    main(["--checkpoint", str(run), "--index", str(index), "--gallery", str(gallery)])
+    return index
+
+
+def call(*arguments: object) -> None:
+    main([str(argument) for argument in arguments])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        call(*arguments)
+    assert exit_.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_answers_are_those_of_the_embeddings(
+    run: Path, gallery: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query, sheet, file = gallery / "b" / "3.png", tmp_path / "sheet.png", tmp_path / "answers.json"
+    capsys.readouterr()
+    call("--checkpoint", run, "--index", built, "--query", query, "-k", 3, "--sheet", sheet, "--json", file)
+    paths = sorted(str(path) for path in gallery.rglob("*.*g"))
+    embeddings = Encoder.load(run).embed(paths)
+    distances = np.linalg.norm(embeddings - embeddings[paths.index(str(query))], axis=1)
+    order = distances.argsort()[:3]
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [(int(rank), path) for rank, _, path in lines] == [(i + 1, paths[row]) for i, row in enumerate(order)]
+    np.testing.assert_allclose([float(distance) for _, distance, _ in lines], distances[order], atol=1e-3)
+    [answer] = json.loads(file.read_text())
+    assert answer["query"] == str(query) and answer["paths"] == [path for _, _, path in lines]
+    with Image.open(sheet) as picture:
+        assert picture.width > 4 * 128  # the query and three answers
+
+
+def test_images_come_and_go(
+    run: Path, gallery: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = Encoder.load(run)
+    shutil.copy(gallery / "a" / "1.png", gallery / "b" / "5.png")
+    altered = gallery / "a" / "2.png"
+    shutil.copy(gallery / "b" / "3.png", altered)
+    os.utime(altered, ns=(1, 1))
+    capsys.readouterr()
+    call("--checkpoint", run, "--index", built, "--add", gallery / "b", gallery / "a")
+    assert "2 added, 0 removed, 5 images" in capsys.readouterr().err
+    index = GalleryIndex.load(built)
+    np.testing.assert_allclose(index.embeddings(), encoder.embed(index.paths), atol=1e-5)
+    shutil.rmtree(gallery / "b")
+    call("--index", built, "--remove", gallery / "b", gallery / "a" / "1.png")
+    assert "0 added, 4 removed, 1 images" in capsys.readouterr().err
+    assert GalleryIndex.load(built).paths == [str(altered)]
+
+
+def test_answers_outlive_their_files(
+    run: Path, gallery: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = shutil.copy(gallery / "a" / "1.png", tmp_path / "query.png")
+    shutil.rmtree(gallery)
+    call("--checkpoint", run, "--index", built, "--query", query, query, "--sheet", tmp_path / "sheet.png")
+    assert capsys.readouterr().out.count(str(gallery / "a" / "1.png")) == 2
+    assert (tmp_path / "sheet.png").is_file()
+
+
+def test_another_encoder_is_refused(
+    gallery: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_run(tmp_path / "other", seed=1)
+    before = built.read_bytes()
+    for action in ("--query", "--add"):
+        message = refused(capsys, "--checkpoint", other, "--index", built, action, gallery / "a" / "1.png")
+        assert "built with another encoder" in message
+    assert built.read_bytes() == before
+
+
+def test_unreadable_images_stop_it_or_are_left_out(
+    run: Path, gallery: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    index = gallery.parent / "people.idx"
+    (gallery / "a" / "broken.jpg").write_bytes(b"no image")
+    assert "broken.jpg: cannot be read" in refused(
+        capsys, "--checkpoint", run, "--index", index, "--gallery", gallery
+    )
+    assert not index.exists()
+    call("--checkpoint", run, "--index", index, "--gallery", gallery, "--skip-unreadable")
+    assert len(GalleryIndex.load(index)) == 4 and "broken.jpg" in caplog.text
+
+
+def test_mistakes_are_one_line(
+    run: Path, gallery: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, empty = tmp_path / "thesis.txt", tmp_path / "empty"
+    own.write_text("years of work")
+    empty.mkdir()
+    with_encoder = ("--checkpoint", run, "--index", built)
+    cases = {
+        "nothing to do": with_encoder,
+        "--checkpoint is missing": ("--index", built, "--add", gallery),
+        "no such index": ("--checkpoint", run, "--index", tmp_path / "none", "--add", gallery),
+        "exists and is no index": ("--checkpoint", run, "--index", own, "--gallery", gallery),
+        "holds no image": ("--checkpoint", run, "--index", built, "--gallery", empty),
+        "not in the index": ("--index", built, "--remove", tmp_path / "elsewhere"),
+        "no such file": (*with_encoder, "--query", tmp_path / "absent.jpg"),
+        "there is no folder": ("--checkpoint", run, "--index", tmp_path / "no/x.idx", "--gallery", gallery),
+        "an index knows its own": (*with_encoder, "--add", gallery, "--height", 64),
+        "ends in .png or .jpg": (*with_encoder, "--query", gallery / "a/1.png", "--sheet", tmp_path / "sheet.abc"),
+    }
+    for message, arguments in cases.items():
+        error = refused(capsys, *arguments)
+        assert message in error and "Traceback" not in error, error
+    assert own.read_text() == "years of work"
+    assert len(GalleryIndex.load(built)) == 4
+    call("--index", built, "--remove", gallery)
+    assert "the index is empty" in refused(capsys, *with_encoder, "--query", gallery / "a" / "1.png")
