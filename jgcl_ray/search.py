@@ -31,12 +31,12 @@ def main(arguments: list[str] | None = None) -> None:
         from jgcl_ray.retrieval.request import Request, fulfil
 
         answers = fulfil(Request(**given))
-        for answer in answers:
-            print("\n".join([answer.query, *answer.lines()] if len(answers) > 1 else answer.lines()))
         if sheet is not None:
             write_sheet(answers, sheet)
         if file is not None:
             write_json(answers, file)
+        for answer in answers:
+            print("\n".join([answer.query, *answer.lines()] if len(answers) > 1 else answer.lines()))
 
 
 def _parser() -> argparse.ArgumentParser:

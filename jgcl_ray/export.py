@@ -1,0 +1,57 @@
+"""Export: `python -m jgcl_ray.export --checkpoint PATH --format onnx|pt2|torchscript|safetensors --out FILE`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jgcl_ray.errors import exit_on_user_error
+
+_FORMATS = """
+formats:
+  onnx         for ONNX Runtime, TensorRT, OpenVINO and others (needs pip install 'jgcl_ray[export]')
+  pt2          torch.export's, for torch.export.load and AOTInductor
+  torchscript  for torch.jit.load in Python and C++; deprecated by PyTorch
+  safetensors  the weights alone, for jgcl_ray.Encoder.load and every command's --checkpoint
+
+The first three take float32 RGB images (n, 3, H, W) with values in [0, 1], n of any size, and give L2-normalised
+embeddings (n, D); the normalisation by ImageNet's mean and deviation is inside. What to do with an image before is
+printed, and kept in the file under the name "preprocessing".
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, load the encoder, export."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jgcl_ray.export",
+        description="Write the encoder of a checkpoint as one file for others to run. The file is read back and "
+        "compared with the encoder before it is kept.",
+        epilog=_FORMATS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a run folder, a checkpoint, an official id_*.pt or a ResNet file",
+    )
+    parser.add_argument("--format", choices=("onnx", "pt2", "torchscript", "safetensors"), required=True)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, or to replace")
+    parser.add_argument("--height", type=int, help="of the images, pixels (the training's, or 256)")
+    parser.add_argument("--width", type=int, help="of the images, pixels (the training's, or 128)")
+    given = parser.parse_args(arguments)
+    with exit_on_user_error():
+        from jgcl_ray.encoder import Encoder
+        from jgcl_ray.export_formats import export, preprocessing
+
+        encoder = Encoder.load(given.checkpoint, "cpu", given.height, given.width)
+        difference = export(encoder, given.out, given.format)
+        print(f"{given.out}: {given.format} of {encoder.description}")
+        for name in ("input", "resize", "normalisation", "output", "use"):
+            print(f"  {name}: {preprocessing(encoder, given.format)[name]}")
+        print(f"read back, it differs from the encoder by at most {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()
