@@ -80,6 +80,7 @@ __all__ = [
     "describe",
     "find_config",
     "load_config",
+    "override",
     "to_yaml",
     "validate",
 ]
@@ -144,12 +145,12 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
     Raises UserError, in one line that names the key, the value and what is allowed.
     """
     tree: dict[str, Any] = _read_yaml(find_config(source)) if source is not None else {}
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"{override!r} is not of the form section.field=value")
-        _set(tree, key.strip().split("."), _parse_value(key, text))
-    return validate(tree)
+    return _overridden(tree, overrides)
+
+
+def override(config: Config, overrides: Sequence[str]) -> Config:
+    """A configuration with `section.field=value` changes; UserError as in `load_config`."""
+    return _overridden(config.model_dump(mode="json"), overrides)
 
 
 def validate(tree: Mapping[str, Any]) -> Config:
@@ -184,6 +185,15 @@ def _parse_value(key: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         raise UserError(f"{key}={text}: the value is not YAML; quote it") from None
+
+
+def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"{text!r} is not of the form section.field=value")
+        _set(tree, key.strip().split("."), _parse_value(key, value))
+    return validate(tree)
 
 
 def _set(tree: dict[str, Any], path: list[str], value: Any) -> None:

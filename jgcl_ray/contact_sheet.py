@@ -52,10 +52,7 @@ def _place(
     size: tuple[int, int],
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    # Small crops are enlarged without smoothing, so that what is seen is what the network was given.
-    larger = tile.image.width >= size[0] or tile.image.height >= size[1]
-    method = Image.Resampling.BICUBIC if larger else Image.Resampling.NEAREST
-    fitted = ImageOps.contain(tile.image, size, method)
+    fitted = ImageOps.contain(tile.image, size, Image.Resampling.BICUBIC)
     left, top = corner[0] + (size[0] - fitted.width) // 2, corner[1] + (size[1] - fitted.height) // 2
     sheet.paste(fitted, (left, top))
     if tile.frame is not None:

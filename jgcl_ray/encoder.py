@@ -24,8 +24,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
@@ -37,6 +35,7 @@ from jgcl_ray.models import official
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.resnet import ARCHITECTURES, ResNet
 from jgcl_ray.models.weights import State, complete_batch_norm, load_state, load_weights, read_state
+from jgcl_ray.progress import tracked
 from jgcl_ray.training.checkpoint import BEST, LATEST, MANIFEST, read_manifest
 
 FOREIGN_SIZE = (256, 128)  # H, W of files that do not say: the usual ones of the field
@@ -91,7 +90,7 @@ class Encoder:
         """
         given = Path(path).expanduser()
         if given.is_dir():
-            parts = _from_checkpoint(find_checkpoint(given))
+            parts = _from_checkpoint(checkpoints_in(given)[0])
         elif given.is_file():
             parts = _from_file(given)
         else:
@@ -135,8 +134,7 @@ class Encoder:
         embeddings = np.empty((len(images), self.width_of_embedding), np.float32)
         batches: Iterable[list[np.ndarray]] = self._batches(images, batch_size)
         if progress:
-            total = -(-len(images) // batch_size)
-            batches = track(batches, "embedding", total, console=Console(stderr=True), transient=True)
+            batches = tracked(batches, "embedding", total=-(-len(images) // batch_size))
         for start, pixels in zip(range(0, len(images), batch_size), batches, strict=True):
             embeddings[start : start + batch_size] = self.embed_tensor(normalise_images(pixels)).cpu().numpy()
         return embeddings
@@ -183,14 +181,14 @@ def pick_device(device: str | torch.device) -> torch.device:
     return picked
 
 
-def find_checkpoint(folder: Path) -> Path:
-    """The checkpoint that a folder is or holds: of a run, its best, else its latest."""
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoint that a folder is, or those that a run's holds: its best, then its latest."""
     if (folder / MANIFEST).is_file():
-        return folder.resolve()
+        return [folder.resolve()]
     for inner in (folder / "checkpoints", folder):
-        for link in (BEST, LATEST):
-            if (inner / link / MANIFEST).is_file():
-                return (inner / link).resolve()
+        found = [(inner / link).resolve() for link in (BEST, LATEST) if (inner / link / MANIFEST).is_file()]
+        if found:
+            return found
     raise UserError(
         f"{folder}: no checkpoint here; give a run folder (with checkpoints/best or checkpoints/latest) or a "
         f"checkpoint (a folder with {MANIFEST})"

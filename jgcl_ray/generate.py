@@ -1,0 +1,85 @@
+"""Generate: `python -m jgcl_ray.generate --checkpoint PATH --images DIR --out DIR [section.field=value ...]`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jgcl_ray.errors import UserError, exit_on_user_error
+
+_WRITTEN = """
+written to --out:
+  grid.png                      the first people and their views, a row each
+  train/render_45/NAME.png ...  every view as a file, in the layout of mesh projections (render: the photo's own view)
+  turntables/NAME.gif           with --gif
+  mix.png, mix.gif              with --mix A B
+  scores.json                   with --score
+
+Views need the projections of the people's bodies. They come from where the run's came from (section `meshes` of its
+configuration); walkers find theirs beside the image folder. Others are given at the end of the command:
+  meshes.source=folders meshes.root=DIR     drawn ahead, in the layout of the GCL authors
+  meshes.source=parameters meshes.parameters=FILE.npz
+  meshes.source=upright                     a generic walker, seen from a drawn side: shows colours, not the true side
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, generate, print the scores."""
+    given = vars(_parser().parse_intermixed_args(arguments))
+    with exit_on_user_error():
+        if given["inception"] and not given["score"]:
+            raise UserError("--inception is for --score, which is not wanted")
+
+        from jgcl_ray.generation.request import Request, fulfil
+
+        scores = fulfil(Request(**given))
+        print(f"views in {given['out']}")
+        if scores is not None:
+            print(f"{scores.pictures:,} views of {scores.images:,} photos; FID by {scores.features}")
+            for name, likeness in (("generated", scores.generated), ("copy of the photo", scores.copy)):
+                body = f"PSNR {likeness.psnr:.2f} dB, {likeness.psnr_body:.2f} dB within the body"
+                print(f"{name:18} {body}, SSIM {likeness.ssim:.3f}, FID {likeness.fid:.1f}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jgcl_ray.generate",
+        description="Draw the people on photos from other sides, by a trained generator.",
+        epilog=_WRITTEN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a run folder or a checkpoint, from the stage `generation` on; or a folder with id_*.pt and gen_*.pt of "
+        "the GCL authors",
+    )
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with photos of people")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--views", type=int, choices=(1, 2, 4, 8), default=8, help="how many, round the person (8)")
+    parser.add_argument("--first", type=_count, metavar="N", help="only the first N photos; 0 for none (all)")
+    parser.add_argument("--gif", action="store_true", help="turning people as animations, too")
+    parser.add_argument(
+        "--mix", nargs=2, metavar=("A", "B"), help="two of the photos: A's body in colours from A's to B's"
+    )
+    parser.add_argument(
+        "--score", action="store_true", help="on walkers: PSNR, SSIM and FID to their true views, and of a mere copy"
+    )
+    parser.add_argument(
+        "--inception", type=Path, metavar="FILE", help="TorchScript Inception for the FID (the encoder's features)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
+    parser.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""A folder of photos with the projections of the people in them.
+
+Letters: N images, B of them, H x W image size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from jgcl_ray.config import Config
+from jgcl_ray.data.datasets.reid_dataset import UNKNOWN_CAMERA, Split
+from jgcl_ray.data.image_files import resize
+from jgcl_ray.data.image_store import ImageStore
+from jgcl_ray.data.image_tree import image_tree
+from jgcl_ray.data.transforms import normalise_images, normalise_meshes
+from jgcl_ray.errors import UserError
+from jgcl_ray.meshes.projection_folders import SplitName, png_name, view_folder
+from jgcl_ray.meshes.projections import ProjectionSource, open_projections
+
+SPLITS: tuple[SplitName, ...] = ("train", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """N photos, ascending by name, and their projections."""
+
+    store: ImageStore
+    projections: ProjectionSource
+    split: SplitName  # in which the projections' layout has them
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """N paths relative to the folder, with forward slashes."""
+        return self.store.split.paths
+
+    @property
+    def folder(self) -> Path:
+        """Of the photos, absolute."""
+        return self.store.split.folder
+
+    def row(self, name: str) -> int:
+        """The row of a photo, given by its name in the folder or its path; UserError where there is none."""
+        inside = Path(name).absolute()
+        wanted = inside.relative_to(self.folder).as_posix() if inside.is_relative_to(self.folder) else name
+        if wanted not in self.names:
+            raise UserError(f"{name}: not among the {len(self.names):,} images of {self.folder}")
+        return self.names.index(wanted)
+
+    def pixels(self, rows: Sequence[int]) -> np.ndarray:
+        """uint8 (B, H, W, 3)."""
+        return np.stack([self.store.load(row) for row in rows])
+
+    def images(self, rows: Sequence[int]) -> torch.Tensor:
+        """(B, 3, H, W), ImageNet mean/std normalised."""
+        return normalise_images([self.store.load(row) for row in rows])
+
+    def meshes(self, rows: Sequence[int], view: int) -> torch.Tensor:
+        """(B, 1, H, W) in [-1, 1], the people turned by `view` degrees."""
+        drawn = [Image.fromarray(self.projections.load(row, view)) for row in rows]
+        return normalise_meshes([resize(grey, self.store.height, self.store.width) for grey in drawn])
+
+
+def open_people(folder: Path, config: Config) -> People:
+    """All images below `folder`, with the projections that `config.meshes` names.
+
+    Walkers find theirs beside the folder. UserError where there are no images or no projections.
+    """
+    folder = folder.expanduser().absolute()
+    names, meshes = image_tree(folder), config.meshes
+    if meshes.source == "walkers" and meshes.root is None:
+        meshes = meshes.model_copy(update={"root": folder.parent / "meshes"})
+    split = next((name for name in SPLITS if meshes.root and _has(meshes.root, name, names[0])), SPLITS[0])
+    cameras = np.full(len(names), UNKNOWN_CAMERA, np.int64)
+    store = ImageStore(Split(folder, names, None, cameras), config.data.height, config.data.width)
+    return People(store, open_projections(meshes, config.data, names, split, folder), split)
+
+
+def _has(root: Path, split: SplitName, name: str) -> bool:
+    folder = view_folder(root, split, 0)
+    return (folder / name).is_file() or (folder / png_name(name)).is_file()

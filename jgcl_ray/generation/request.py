@@ -1,0 +1,77 @@
+"""One generation, from the photos to the files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from jgcl_ray.atomic import replacing
+from jgcl_ray.errors import UserError
+from jgcl_ray.generation import pictures
+from jgcl_ray.generation.people import People, open_people
+from jgcl_ray.generation.scores import ViewScores, inception_features, own_features, read_true_views, score_views
+from jgcl_ray.generation.view_generator import ViewGenerator
+from jgcl_ray.meshes.projection_folders import VIEWS
+from jgcl_ray.progress import tracked
+
+GRID = 12  # people on the sheet
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted."""
+
+    checkpoint: Path  # see ViewGenerator.load
+    images: Path  # folder of photos
+    out: Path  # folder for all that is written
+    views: int = 8  # how many round the person, a divisor of 8
+    first: int | None = None  # of the images only so many; None: all
+    gif: bool = False
+    mix: tuple[str, str] | None = None  # two images by name
+    score: bool = False
+    inception: Path | None = None
+    device: str = "auto"
+    overrides: tuple[str, ...] = ()  # section.field=value
+
+
+def fulfil(request: Request) -> ViewScores | None:
+    """Write what is wanted; the scores, where they are."""
+    generator = ViewGenerator.load(request.checkpoint, request.device, request.overrides)
+    people = open_people(request.images, generator.config)
+    out = request.out.expanduser().absolute()
+    if people.folder.is_relative_to(out) or out.is_relative_to(people.folder):
+        raise UserError(f"{out}: photos and generated views must not lie in one another; give --out another folder")
+    mixed = None if request.mix is None else (people.row(request.mix[0]), people.row(request.mix[1]))
+    truth = read_true_views(people) if request.score else None
+    out.mkdir(parents=True, exist_ok=True)
+
+    views = VIEWS[:: len(VIEWS) // request.views]
+    _write_all(generator, people, request, views, out)
+    if mixed is not None:
+        pictures.write_mix(generator, people, mixed, views, out, request.gif)
+    if truth is None:
+        return None
+    if request.inception is None:
+        features, name = own_features(generator), "the checkpoint's encoder"
+    else:
+        features, name = inception_features(request.inception, generator.device), request.inception.name
+    scores = score_views(generator, people, truth, features, name, lambda batches: tracked(batches, "score"))
+    with replacing(out / "scores.json") as partial:
+        partial.write_text(json.dumps(scores.to_json(), indent=1) + "\n", encoding="utf-8")
+    return scores
+
+
+def _write_all(generator: ViewGenerator, people: People, request: Request, views: tuple[int, ...], out: Path) -> None:
+    count = len(people.names) if request.first is None else min(request.first, len(people.names))
+    shown: list[pictures.SeenPerson] = []
+    for start in tracked(range(0, count, pictures.BATCH), "views"):
+        rows = range(start, min(start + pictures.BATCH, count))
+        for person in pictures.seen_people(generator, people, rows, views):
+            pictures.write_views(person, people, out)
+            if request.gif:
+                pictures.write_turntable(person, out)
+            if len(shown) < GRID:
+                shown.append(person)
+    if shown:
+        pictures.write_picture(pictures.views_sheet(shown), out / "grid.png")
