@@ -12,6 +12,9 @@ Item = TypeVar("Item")
 
 
 def tracked(items: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:
-    """The items, watched on their way; silent where standard error is no terminal. total: where `items` has no len."""
+    """The items, watched on their way; silent where standard error is no terminal.
+
+    total: how many they are, where they have no length.
+    """
     console = Console(stderr=True)
     return track(items, what, total, console=console, transient=True, disable=not console.is_terminal)

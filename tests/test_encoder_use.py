@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from checkpoints import SMALL
 from golden_weights import official_states
 from PIL import Image
 from safetensors.torch import save_file
@@ -26,11 +27,6 @@ from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.models.resnet import ARCHITECTURES, ResNet
 from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved
 
-OVERRIDES = """
-    data.height=80 data.width=40 encoder.backbone=resnet18 encoder.weights=random encoder.embedding=16
-    generator.width=1 generator.style_width=8 discriminator.width=2 discriminator.scales=1
-""".split()
-
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
@@ -42,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return load_config(None, OVERRIDES)
+    return load_config(None, SMALL)
 
 
 @pytest.fixture(scope="module")

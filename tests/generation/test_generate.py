@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import write_run
+from checkpoints import SMALL, write_run
 from golden_weights import write_checkpoints
 from PIL import Image
 
@@ -191,16 +191,12 @@ def test_a_checkpoint_of_the_warm_up_is_passed_over(tmp_path: Path) -> None:
     best = write_run(tmp_path / "run", position=Position(stage=0, epoch=5))
     with pytest.raises(UserError, match="generator is untrained"):
         ViewGenerator.load(best)
-    config = load_config(None, [*"data.height=80 data.width=40 generator.width=1 generator.style_width=8".split()])
-    config = config.model_copy(update={"encoder": ViewGeneratorConfig, "discriminator": config.discriminator})
+    config = load_config(None, SMALL)
     torch.manual_seed(1)
     networks = build_networks(config)
     saved = Saved(Position(stage=1, batch=3), config.model_dump(mode="json"), {})
     Checkpoints(best / "checkpoints").save("trained", networks, saved)
     assert torch.equal(ViewGenerator.load(best).generator.to_image.weight, networks.generator.to_image.weight)
-
-
-ViewGeneratorConfig = load_config(None, ["encoder.backbone=resnet18", "encoder.weights=random"]).encoder
 
 
 def test_official_checkpoints_draw_too(walkers: Path, tmp_path: Path) -> None:
