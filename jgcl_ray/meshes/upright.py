@@ -22,6 +22,7 @@ from jgcl_ray.cache import cache_folder
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.cameras import Camera, Mesh
+from jgcl_ray.meshes.gait import Gait, joint_rotations
 from jgcl_ray.meshes.projection_folders import VIEWS
 from jgcl_ray.meshes.renderers import EmbreeMesh, render_grey, to_uint8
 
@@ -91,8 +92,6 @@ def draw_pictures(height: int, width: int) -> np.ndarray:
 
 def _poses() -> np.ndarray:
     """Rotations of Anny's joints at each of INSTANTS, (len(INSTANTS), J, 3, 3)."""
-    from jgcl_ray.data.walkers.gait import Gait, joint_rotations
-
     gaits = [
         Gait(phase, stride, arms="swing", lean=0.04, head_turn=0.0, head_nod=0.1, elbow=0.3, spread=0.16)
         for phase, stride in INSTANTS

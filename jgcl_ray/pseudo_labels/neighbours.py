@@ -5,12 +5,14 @@ Letters: N rows, D embedding width, k neighbours, the row itself included.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numba
 import numpy as np
+import torch
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.pseudo_labels._rows import available_threads, over_rows
@@ -69,10 +71,11 @@ def nearest(
     num_rows = len(features)
     k = min(k, num_rows)
     wanted = min(k + SPARE, num_rows)
-    search, recall = _searcher(features, features, k, wanted, _resolve(method, num_rows), min_recall, threads)
     candidates = np.empty((num_rows, wanted), np.int32)
-    for block in _blocks(num_rows):
-        candidates[block] = search(features[block], wanted)[1]
+    with _threads(threads):
+        search, recall = _searcher(features, features, k, wanted, _resolve(method, num_rows), min_recall)
+        for block in _blocks(num_rows):
+            candidates[block] = search(features[block], wanted)[1]
     return Neighbours(_ordered(features, candidates, k, True, threads), recall)
 
 
@@ -95,21 +98,22 @@ def nearest_by_camera(
     intra, inter = np.full((num_rows, wanted), -1, np.int32), np.full((num_rows, wanted), -1, np.int32)
     gaps = np.full((num_rows, wanted), np.inf, np.float32)
     recalls = []
-    for camera in np.unique(cameras):  # one search of its rows serves both lists
-        rows = np.flatnonzero(cameras == camera)
-        size = min(wanted, len(rows))
-        search, recall = _searcher(features[rows], features, min(k_inter, size), size, method, min_recall, threads)
-        recalls.append(recall)
-        for block in _blocks(num_rows):
-            distance, found = search(features[block], size)
-            found = np.where(found >= 0, rows[found], -1)
-            own = cameras[block] == camera
-            intra[block][own, :size] = found[own]
-            distance = np.hstack([gaps[block], np.where(found < 0, np.inf, distance)])
-            kept = np.argpartition(distance, wanted - 1, axis=1)[:, :wanted]
-            joined = np.take_along_axis(np.hstack([inter[block], found]), kept, axis=1)
-            inter[block] = np.where(own[:, None], inter[block], joined)
-            gaps[block] = np.where(own[:, None], gaps[block], np.take_along_axis(distance, kept, axis=1))
+    with _threads(threads):
+        for camera in np.unique(cameras):  # one search of its rows serves both lists
+            rows = np.flatnonzero(cameras == camera)
+            size = min(wanted, len(rows))
+            search, recall = _searcher(features[rows], features, min(k_inter, size), size, method, min_recall)
+            recalls.append(recall)
+            for block in _blocks(num_rows):
+                distance, found = search(features[block], size)
+                found = np.where(found >= 0, rows[found], -1)
+                own = cameras[block] == camera
+                intra[block][own, :size] = found[own]
+                distance = np.hstack([gaps[block], np.where(found < 0, np.inf, distance)])
+                kept = np.argpartition(distance, wanted - 1, axis=1)[:, :wanted]
+                joined = np.take_along_axis(np.hstack([inter[block], found]), kept, axis=1)
+                inter[block] = np.where(own[:, None], inter[block], joined)
+                gaps[block] = np.where(own[:, None], gaps[block], np.take_along_axis(distance, kept, axis=1))
     recall = min(recalls, default=1.0)
     return (
         Neighbours(_ordered(features, intra, min(k_intra, num_rows), True, threads), recall),
@@ -138,16 +142,29 @@ def _ordered(features: np.ndarray, candidates: np.ndarray, k: int, itself: bool,
     return rank
 
 
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Threads of faiss and torch while it lasts. Both ask one OpenMP: what one is given stays with the other."""
+    faiss, before = installed_faiss(), torch.get_num_threads()
+    torch.set_num_threads(number)
+    if faiss is not None:
+        faiss.omp_set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        if faiss is not None:
+            faiss.omp_set_num_threads(before)
+
+
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]  # queries, k -> squared distances, rows
 
 
 def _searcher(
-    base: np.ndarray, queries: np.ndarray, k: int, wanted: int, method: str, min_recall: float, threads: int
+    base: np.ndarray, queries: np.ndarray, k: int, wanted: int, method: str, min_recall: float
 ) -> tuple[Search, float]:
     """A search among the rows of `base`, and its recall of the k nearest with `wanted` candidates."""
     faiss = installed_faiss()
-    if faiss is not None:
-        faiss.omp_set_num_threads(threads)
 
     def exact(some: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         return nearest_rows(some, base, k)

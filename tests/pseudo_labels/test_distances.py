@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import dense
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -161,6 +162,12 @@ def test_without_faiss_the_ranks_are_the_same(
     monkeypatch.setattr(exact_search, "find_spec", lambda name: None)
     features.flags.writeable = False
     np.testing.assert_array_equal(nearest(features, k1).rank, expected)
+
+
+def test_threads_of_torch_are_left_as_they_were() -> None:
+    features, before = dense.unit(np.random.default_rng(0).standard_normal((50, 8))), torch.get_num_threads()
+    nearest(features, 5, threads=before + 1)
+    assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == (before, before)
 
 
 def test_without_faiss_there_is_only_the_exact_search(monkeypatch: pytest.MonkeyPatch) -> None:

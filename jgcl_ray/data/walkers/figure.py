@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jgcl_ray.data.walkers.gait import Gait, joint_rotations
 from jgcl_ray.data.walkers.people import Appearance
 from jgcl_ray.data.walkers.surface import FIELDS, HIP, WAIST, Surface, surface
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.cameras import Mesh
+from jgcl_ray.meshes.gait import Gait, joint_rotations
 
 BODY, SKIRT, BAG, HAIR, HEADWEAR = range(5)
 

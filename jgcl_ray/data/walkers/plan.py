@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from jgcl_ray.data.walkers.gait import Gait, draw_gait
 from jgcl_ray.data.walkers.people import Appearance, draw_people
 from jgcl_ray.data.walkers.scenes import Scene, draw_scenes
+from jgcl_ray.meshes.gait import Gait, draw_gait
 from jgcl_ray.meshes.projection_folders import SplitName
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}

@@ -22,10 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from jgcl_ray.batches import NOVEL_VIEWS
 from jgcl_ray.config import WalkersConfig
 from jgcl_ray.data.walkers.figure import Figure, dress
-from jgcl_ray.data.walkers.gait import ARMS
 from jgcl_ray.data.walkers.photographer import Photographer, Shot, frame, projections
 from jgcl_ray.data.walkers.plan import FOLDERS, Photo, Plan, draw_plan
 from jgcl_ray.errors import UserError
+from jgcl_ray.meshes.gait import ARMS
 from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, view_folder
 
 REVISION = 1  # of the rendering: raised when the same arguments draw other pictures
