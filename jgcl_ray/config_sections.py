@@ -222,6 +222,11 @@ class GeneratorConfig(Section):
         16, ge=1, description="Channels of the structure encoder's first layer; all others scale with it."
     )
     style_width: int = Field(512, ge=1, description="Hidden width of the networks that give the AdaIN parameters.")
+    standardise_codes: bool = Field(
+        False,
+        description="Give G appearance codes of zero mean and unit variance over the training images: colours are "
+        "learnt in a fraction of the steps, which a narrow G with few steps needs. Not in the paper.",
+    )
     fold_upsampling: bool = Field(
         True, description="Fold up-sampling into the convolution after it: the same but for rounding, in less time."
     )
@@ -333,7 +338,7 @@ class TrackingConfig(Section):
         None, description="MLflow's tracking server or database; null: SQLite in the folder of all runs."
     )
     experiment: str = Field("jgcl_ray", min_length=1, description="Name of the MLflow experiment.")
-    pictures_every: int = Field(1, ge=1, description="Epochs from one grid of generated views to the next.")
+    pictures_every: int = Field(1, ge=1, description="Epochs from pictures (generated views, curves) to the next ones.")
 
     @field_validator("uri")
     @classmethod

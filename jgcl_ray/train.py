@@ -18,6 +18,11 @@ def main() -> None:
     )
     parser.add_argument("--config", default="walkers", help="YAML file, or the name of a shipped one (walkers)")
     parser.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, print the plan and the memory it needs, train nothing",
+    )
     arguments = parser.parse_intermixed_args()
     with exit_on_user_error():
         config = load_config(arguments.config, arguments.overrides)
@@ -25,15 +30,16 @@ def main() -> None:
         # Ray is slow to import: a mistake in the configuration is told before that.
         from rich.console import Console
 
-        from jgcl_ray.training.run import Interrupted, train
+        from jgcl_ray.training.run import Interrupted, dry_run, train
         from jgcl_ray.training.terminal import shown
 
         console = Console(stderr=True)
-        folder = config.run.root / config.run.name
-        console.print(f"run {folder}, stages {', '.join(config.run.stages)}")
+        if arguments.dry_run:
+            dry_run(config, print)
+            return
         try:
-            with shown(folder, console):
-                outcome = train(config)
+            with shown(config.run.root / config.run.name, console):
+                outcome = train(config, lambda line: console.print(line, highlight=False, soft_wrap=True))
         except Interrupted as error:
             console.print(str(error))
             sys.exit(128 + error.number)

@@ -79,6 +79,9 @@ class StructureEncoder(nn.Module):
 class Generator(nn.Module):
     """G: a structure map and an appearance code -> an image."""
 
+    code_mean: torch.Tensor
+    code_scale: torch.Tensor
+
     def __init__(self, config: GeneratorConfig, code_width: int) -> None:
         """code_width: Q, the encoder's; a multiple of four."""
         super().__init__()
@@ -96,7 +99,20 @@ class Generator(nn.Module):
         self.up_norms = nn.ModuleList([LayerNorm(channels // 2), LayerNorm(channels // 4)])
         self.refine = nn.ModuleList(reflect_conv(channels // 4, channels // 4, 3) for _ in range(2))
         self.to_image = reflect_conv(channels // 4, 3, 1)
+        self.standardises = config.standardise_codes
+        if self.standardises:
+            self.register_buffer("code_mean", torch.zeros(code_width))
+            self.register_buffer("code_scale", torch.ones(code_width))
         _initialise(self)
+
+    def standardise(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
+        """Take codes of this mean and deviation, (Q,) each, for codes of zero mean and unit variance from now on.
+
+        After rectifiers most of a code is the same for all images: standardised, what differs is what G sees first.
+        Entries that hardly vary stay small.
+        """
+        self.code_mean.copy_(mean)
+        self.code_scale.copy_(deviation + 0.1 * deviation.mean())
 
     def forward(self, structure: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         """structure (B, 8w, H/4, W/4), code (B, Q) -> image (B, 3, H, W) float32, normalised as photos are."""
@@ -104,6 +120,8 @@ class Generator(nn.Module):
 
     def style(self, code: torch.Tensor) -> Style:
         """AdaIN parameters: slice k of the code feeds the two networks of residual block k."""
+        if self.standardises:
+            code = (code - self.code_mean) / self.code_scale
         slices = code.chunk(BLOCKS, dim=1)
         gain = torch.stack([network(part) for network, part in zip(self.gains, slices, strict=True)], dim=1)
         offset = torch.stack([network(part) for network, part in zip(self.offsets, slices, strict=True)], dim=1)

@@ -1,18 +1,20 @@
 """Embeddings of all training images, in the order of the data set, by all workers.
 
-Letters: B images in a batch, N training images, D embedding width.
+Letters: B images in a batch, N training images, D embedding width, Q width of the appearance code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from jgcl_ray.batches import ImageBatch
-from jgcl_ray.distributed import gather_rows, row_counts
+from jgcl_ray.distributed import gather_rows, row_counts, sum_over_workers
+from jgcl_ray.models.encoder import IdentityEncoder
 
 
 @torch.no_grad()
@@ -24,22 +26,47 @@ def extract_features(encoder: nn.Module, batches: Iterable[ImageBatch], num_rows
     Raises RuntimeError where a row is missing or came twice.
     """
     device = next(encoder.parameters()).device
-    training = [module for module in encoder.modules() if module.training]
-    encoder.eval()
-    try:
-        embeddings, rows = [], []
+    embeddings, rows = [], []
+    with in_eval_mode(encoder):
         for batch in batches:
             embedding = encoder(batch.image.to(device, non_blocking=True)).embedding
             embeddings.append(F.normalize(embedding.float(), dim=1))
             rows.append(batch.index.to(device))
-    finally:
-        for module in training:
-            module.training = True
     # A worker without rows learns the width from the others.
     width = max(row_counts(embeddings[0][0] if embeddings else torch.empty(0)))
     joined = torch.cat([torch.empty(0, width, device=device), *embeddings])
     order = torch.cat([torch.empty(0, dtype=torch.int64, device=device), *rows])
     return _in_order(gather_rows(joined).cpu(), gather_rows(order).cpu(), num_rows)
+
+
+@torch.no_grad()
+def code_statistics(encoder: IdentityEncoder, batches: Iterable[ImageBatch]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the appearance codes of all images, (Q,) float32 each on the encoder's device.
+
+    batches: this worker's shard. A collective.
+    """
+    device = next(encoder.parameters()).device
+    moments = torch.zeros(3, encoder.code_width, dtype=torch.float64, device=device)  # how many, sum, sum of squares
+    with in_eval_mode(encoder):
+        for batch in batches:
+            code = encoder(batch.image.to(device, non_blocking=True)).code.double()
+            moments += torch.stack([torch.ones_like(code), code, code.square()]).sum(1)
+    count, total, squares = sum_over_workers(moments).cpu()
+    mean = total / count
+    deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
+    return mean.float().to(device), deviation.float().to(device)
+
+
+@contextmanager
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """While it lasts; afterwards every part is in the mode that it was in."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def _in_order(embeddings: torch.Tensor, rows: torch.Tensor, num_rows: int) -> torch.Tensor:

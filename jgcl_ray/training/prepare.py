@@ -80,7 +80,7 @@ def plan_run(config: Config) -> Plan:
             )
         if source.train.identities is None:
             raise UserError(f"warmup.source={config.warmup.source}: it has no labels to learn from")
-    if _draws(config):
+    if draws(config):
         open_projections(config.meshes, config.data, dataset.train.paths, "train", dataset.train.folder)
     warms_up = config.run.stages[0] == "warmup" and config.warmup.mode != "none"
     if not warms_up and config.run.init_from is None and config.encoder.weights == "random":
@@ -91,11 +91,13 @@ def plan_run(config: Config) -> Plan:
     return Plan(config, dataset, source)
 
 
-def open_folder(plan: Plan) -> None:
-    """Make the run folder, or take it up again.
+def draws(config: Config) -> bool:
+    """Whether any stage needs mesh projections."""
+    return any(stage != "warmup" for stage in config.run.stages)
 
-    UserError where it holds a run of another configuration.
-    """
+
+def check_folder(plan: Plan) -> None:
+    """UserError where the run folder holds a run of another configuration, or run.resume forbids or cannot go on."""
     file, wanted = plan.folder / "config.yaml", plan.config.run.resume
     if isinstance(wanted, Path):
         read_manifest(wanted, verify=True)
@@ -109,7 +111,13 @@ def open_folder(plan: Plan) -> None:
             )
     if wanted == "never" and plan.checkpoints.newest() is not None:
         raise UserError(f"{plan.folder} holds checkpoints and run.resume=never: give the run another run.name")
+
+
+def open_folder(plan: Plan) -> None:
+    """Make the run folder, or take it up again; UserError as of `check_folder`."""
+    check_folder(plan)
     plan.folder.mkdir(parents=True, exist_ok=True)
+    file = plan.folder / "config.yaml"
     temporary = file.with_suffix(".tmp")
     temporary.write_text(to_yaml(plan.config), encoding="utf-8")
     temporary.replace(file)
@@ -137,7 +145,7 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
     data = TrainingData(
         dataset=plan.dataset,
         images=images,
-        projections=open_projections(config.meshes, config.data, names, "train", folder) if _draws(config) else None,
+        projections=open_projections(config.meshes, config.data, names, "train", folder) if draws(config) else None,
         source=plan.source,
         source_images=None if plan.source is None else open_images(plan.source.train, config.data),
     )
@@ -153,7 +161,7 @@ class InProcess:
 
     def label(self, features: np.ndarray, cameras: np.ndarray | None = None) -> PseudoLabels:
         """See Clusterer."""
-        return pseudo_labels(features, self._config, cameras)
+        return pseudo_labels(features, self._config, cameras, torch.get_num_threads())
 
     def pending(self) -> PseudoLabels | None:
         """See Clusterer: nothing goes on in the background."""
@@ -169,10 +177,6 @@ def _open(config: Config) -> tuple[Config, ReidDataset]:
     if config.data.root is None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"root": dataset.root})})
     return config, dataset
-
-
-def _draws(config: Config) -> bool:
-    return any(stage != "warmup" for stage in config.run.stages)
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

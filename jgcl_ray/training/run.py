@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,7 +24,8 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.pseudo_labels.actor import ClusteringClient, start_clustering_actor
 from jgcl_ray.run_log import prepare_tracking
 from jgcl_ray.training.loop import Outcome
-from jgcl_ray.training.prepare import InProcess, Plan, open_folder, plan_run
+from jgcl_ray.training.prepare import InProcess, Plan, check_folder, open_folder, plan_run
+from jgcl_ray.training.summary import describe, memory, told, told_memory
 from jgcl_ray.training.worker import ask_to_stop, clear, read_outcome, work
 
 logger = logging.getLogger(__name__)
@@ -38,10 +39,14 @@ class Interrupted(Exception):
         super().__init__(f"stopped by {signal.Signals(number).name}; the same command goes on from here")
 
 
-def train(config: Config) -> Outcome:
+Tell = Callable[[str], None]
+
+
+def train(config: Config, tell: Tell) -> Outcome:
     """A whole run, or the rest of one; on the Ray cluster that is there, or on one of its own.
 
-    Raises UserError for what the user can mend and Interrupted after Ctrl-C or SIGTERM.
+    tell: hears the header, line by line. Raises UserError for what the user can mend and Interrupted after Ctrl-C or
+    SIGTERM.
     """
     plan = plan_run(config)
     open_folder(plan)
@@ -50,11 +55,9 @@ def train(config: Config) -> Outcome:
         logger.warning("MLflow: %s; the record stays in %s", unavailable, plan.folder)
     with _signals(plan.folder) as received:
         if config.run.local:
-            device = torch.device("cuda" if _wants_cuda(config, torch.cuda.is_available()) else "cpu")
-            _use_threads(config, 1)
-            outcome: Outcome | None = work(plan, InProcess(config.pseudo_labels), Shard(), device)
+            outcome: Outcome | None = _in_this_process(plan, tell)
         else:
-            outcome = _on_ray(plan)
+            outcome = _on_ray(plan, tell)
     if received:
         raise Interrupted(received[0])
     if outcome is None:
@@ -62,11 +65,36 @@ def train(config: Config) -> Outcome:
     return outcome
 
 
-def _on_ray(plan: Plan) -> Outcome | None:
+def dry_run(config: Config, tell: Tell) -> None:
+    """Check everything that a run checks before it trains, and tell its plan and the memory that it will need.
+
+    Nothing is written but the walkers, where they are asked for and not yet in the cache.
+    """
+    plan = plan_run(config)
+    check_folder(plan)
+    if config.run.local:
+        devices = _local_device(config).type
+    else:
+        with ray_cluster():
+            devices = _devices(config, _check_resources(config))
+    for line in (*told(describe(plan, devices)), *told_memory(memory(plan))):
+        tell(line)
+
+
+def _in_this_process(plan: Plan, tell: Tell) -> Outcome:
+    config, device = plan.config, _local_device(plan.config)
+    _use_threads(config, 1)
+    for line in told(describe(plan, f"one process on {device.type}, {torch.get_num_threads()} threads, no Ray")):
+        tell(line)
+    return work(plan, InProcess(config.pseudo_labels), Shard(), device)
+
+
+def _on_ray(plan: Plan, tell: Tell) -> Outcome | None:
     config = plan.config
     with ray_cluster():
-        cuda = _wants_cuda(config, ray.cluster_resources().get("GPU", 0) > 0)
-        _check_resources(config, cuda)
+        cuda = _check_resources(config)
+        for line in told(describe(plan, _devices(config, cuda))):
+            tell(line)
         actor = start_clustering_actor(config.pseudo_labels)
         resources = {"CPU": config.scaling.cpus_per_worker}
         if cuda:
@@ -160,9 +188,10 @@ def _use_threads(config: Config, workers: int) -> None:
     torch.set_num_threads(config.scaling.threads_per_worker or max(1, cores // workers))
 
 
-def _check_resources(config: Config, cuda: bool) -> None:
-    """What cannot start would wait for ever: say the arithmetic instead."""
+def _check_resources(config: Config) -> bool:
+    """Whether the workers get GPUs. What cannot start would wait for ever: UserError with the arithmetic instead."""
     scaling, labels, there = config.scaling, config.pseudo_labels, ray.cluster_resources()
+    cuda = _wants_cuda(config, there.get("GPU", 0) > 0)
     workers = scaling.num_workers
     needs = [("CPU", scaling.cpus_per_worker, labels.num_cpus)]
     if cuda:
@@ -174,6 +203,22 @@ def _check_resources(config: Config, cuda: bool) -> None:
                 f"{workers * each + actor:g}, and the Ray cluster has {there.get(kind, 0):g}: lower "
                 f"scaling.num_workers, scaling.{kind.lower()}s_per_worker or pseudo_labels.num_{kind.lower()}s"
             )
+    return cuda
+
+
+def _devices(config: Config, cuda: bool) -> str:
+    scaling, there = config.scaling, ray.cluster_resources()
+    kind, each = ("GPU", scaling.gpus_per_worker) if cuda else ("CPU", scaling.cpus_per_worker)
+    count = f"{scaling.num_workers} worker{'s' if scaling.num_workers > 1 else ''}"
+    whole = ", ".join(f"{there[name]:g} {name}s" for name in ("CPU", "GPU") if there.get(name))
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    return (
+        f"{count} x {each:g} {kind} and the clustering actor, on {nodes} Ray node{'s' if nodes > 1 else ''} ({whole})"
+    )
+
+
+def _local_device(config: Config) -> torch.device:
+    return torch.device("cuda" if _wants_cuda(config, torch.cuda.is_available()) else "cpu")
 
 
 def _cause(error: ray.train.TrainingFailedError) -> Exception:

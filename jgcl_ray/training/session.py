@@ -23,7 +23,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.projections import ProjectionSource
 from jgcl_ray.models.networks import Networks
 from jgcl_ray.pseudo_labels.clustering import advice
-from jgcl_ray.pseudo_labels.extract import extract_features
+from jgcl_ray.pseudo_labels.extract import code_statistics, extract_features
 from jgcl_ray.pseudo_labels.quality import measure
 from jgcl_ray.training.optim import Optimisers
 from jgcl_ray.training.precision import autocast
@@ -85,6 +85,19 @@ class Session:
         batches = ExtractionLoader(images, self.config.data, self.config.eval.batch_size, self.shard)
         with autocast(self.config.precision, self.device):
             return extract_features(self.networks.encoder, batches, len(images))
+
+    def standardise_codes(self) -> None:
+        """Tell G the mean and deviation of the appearance codes of all training images as they are now. A collective.
+
+        Nothing, unless generator.standardise_codes is set.
+        """
+        generator = self.networks.generator
+        if not generator.standardises:
+            return
+        batches = ExtractionLoader(self.data.images, self.config.data, self.config.eval.batch_size, self.shard)
+        with self.timed("features"), autocast(self.config.precision, self.device):
+            mean, deviation = code_statistics(self.networks.encoder, batches)
+        generator.standardise(mean, deviation)
 
     def label_anew(self, step: int) -> Mapping[str, float]:
         """Cluster the features of all training images into pseudo labels; the labelling's quality in numbers."""

@@ -183,6 +183,7 @@ class Generation(_Paired):
     def begin(self) -> None:
         """See Stage."""
         share_statistics(self.session.networks.encoder)
+        self.session.standardise_codes()
 
     def begin_epoch(self, epoch: int, step: int) -> Mapping[str, float]:
         """See Stage."""
@@ -219,6 +220,7 @@ class Joint(_Paired):
     def begin_epoch(self, epoch: int, step: int) -> Mapping[str, float]:
         """See Stage: labels of all training images, and their features as the memory's rows."""
         numbers = self.session.label_anew(step)
+        self.session.standardise_codes()
         labels = torch.from_numpy(_labels_of(self.session).labels)
         self.bank = build_memory_bank(
             self.session.features(step), labels, self.config.memory_bank, self.session.device

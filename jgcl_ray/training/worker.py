@@ -16,6 +16,7 @@ from jgcl_ray.data.loaders import paired_loader
 from jgcl_ray.data.samplers import Draw, Shard
 from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation.evaluator import Scores
+from jgcl_ray.pseudo_labels.extract import in_eval_mode
 from jgcl_ray.run_log import NullRunLog, RunLog, read_records, rewind
 from jgcl_ray.training.checkpoint import Position, read_manifest
 from jgcl_ray.training.loop import Hooks, Loop, Outcome, to_device
@@ -122,26 +123,27 @@ class WorkerHooks(Hooks):
 
     def epoch_done(self, stage: StageName, epoch: int, step: int, numbers: Mapping[str, float]) -> None:
         """Pictures by the first worker; the numbers to whoever asked for them."""
-        if self._first:
+        config, now = self._plan.config, epoch + 1
+        epochs = {
+            "warmup": config.warmup.epochs,
+            "generation": config.generation.epochs,
+            "joint": config.joint.epochs,
+        }[stage]
+        if self._first and (now % config.tracking.pictures_every == 0 or now == epochs):
             records = read_records(self._plan.folder)
             self._log.picture("losses", loss_curves(records), step)
             if stage != "generation":
                 self._log.picture("labels", label_quality_plot(records), step)
-            if stage != "warmup" and (epoch + 1) % self._plan.config.tracking.pictures_every == 0:
+            if stage != "warmup":
                 self._log.picture("views", self._views(), step)
         self._report(numbers)
 
     @torch.no_grad()
     def _views(self) -> Image.Image:
-        session, config = self._session, self._plan.config
-        networks = session.networks
-        training = [module for _, module in networks.named() if module.training]
-        for module in training:
-            module.eval()
-        outputs = translate(networks, to_device(self._fixed(), session.device), config)
-        for module in training:
-            module.train()
-        return sample_grid(self._fixed(), outputs.generated)
+        session, batch = self._session, self._fixed()
+        with in_eval_mode(session.networks.encoder):  # the others know no modes
+            outputs = translate(session.networks, to_device(batch, session.device), self._plan.config)
+        return sample_grid(batch, outputs.generated)
 
     def _fixed(self) -> PairedBatch:
         """The same images in every picture, spread over the training set."""

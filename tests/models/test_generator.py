@@ -41,6 +41,17 @@ def test_slice_k_of_the_code_styles_block_k_alone() -> None:
     torch.testing.assert_close(before.gain[:, 2], torch.stack([numbers[:, :16], numbers[:, 16:]], dim=1))
 
 
+def test_standardised_codes_are_what_the_statistics_make_of_them() -> None:
+    generator = Generator(SMALL.model_copy(update={"standardise_codes": True}), code_width=64)
+    plain = Generator(SMALL, code_width=64)
+    plain.load_state_dict({name: value for name, value in generator.state_dict().items() if "code_" not in name})
+    codes = 3 + torch.rand(64) * torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(generator.style(codes).gain, plain.style(codes).gain)  # until it is told
+    generator.standardise(codes.mean(0), codes.std(0))
+    expected = (codes - codes.mean(0)) / (codes.std(0) + 0.1 * codes.std(0).mean())
+    torch.testing.assert_close(generator.style(codes).gain, plain.style(expected).gain, rtol=1e-4, atol=1e-4)
+
+
 def test_folded_generator_draws_the_same_image() -> None:
     torch.manual_seed(0)
     folded = Generator(SMALL, code_width=64)

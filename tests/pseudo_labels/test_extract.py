@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from jgcl_ray.batches import ImageBatch
-from jgcl_ray.pseudo_labels.extract import extract_features
+from jgcl_ray.config import EncoderConfig
+from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.pseudo_labels.extract import code_statistics, extract_features
 
 ROWS = 61
 
@@ -81,3 +83,15 @@ def test_modes_and_statistics_are_left_as_they_were() -> None:
 def test_rows_that_are_missing_or_doubled_are_named(shards: list[range], message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         extract_features(encoder(), [batch for shard in shards for batch in batches(shard)], ROWS)
+
+
+def test_statistics_of_codes_are_those_of_all_images_whatever_the_batches() -> None:
+    torch.manual_seed(0)
+    model = IdentityEncoder(EncoderConfig(weights="random", backbone="resnet18", embedding=4)).train()
+    images = torch.randn(9, 3, 32, 16)
+    parts = [ImageBatch(images[rows], torch.tensor(rows)) for rows in ([0, 1, 2, 3], [4, 5, 6, 7, 8])]
+    mean, deviation = code_statistics(model, parts)
+    assert model.training and model.backbone.bn1.training
+    codes = model.eval()(images).code.detach()
+    torch.testing.assert_close(mean, codes.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(deviation, codes.std(0, correction=0), rtol=1e-3, atol=1e-5)

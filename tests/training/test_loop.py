@@ -1,38 +1,25 @@
-"""The three stages on a handful of walkers, in one process: stopping and going on changes nothing."""
+"""The three stages on a handful of walkers, without Ray: stopping, going on and sharing the work change nothing."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from tiny_run import configured, records
+from torch import nn
+from worker_group import run_workers
 
-from jgcl_ray.config import Config, load_config
+from jgcl_ray.config import Config
 from jgcl_ray.data.samplers import Shard
-from jgcl_ray.data.walkers import WalkersSize, render
 from jgcl_ray.errors import UserError
+from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.training import worker
 from jgcl_ray.training.loop import Outcome
 from jgcl_ray.training.prepare import InProcess, open_folder, plan_run
 from jgcl_ray.training.worker import STOP, clear, work
-
-TINY = """
-    data.height=80 data.width=40 data.cache=true data.loader_workers=0 data.identities_per_batch=3
-    data.images_per_identity=2 data.batch_size=4 encoder.backbone=resnet18 encoder.weights=random
-    encoder.embedding=32 generator.width=1 generator.style_width=8 discriminator.width=2 discriminator.scales=1
-    warmup.epochs=1 warmup.batches_per_epoch=2 generation.epochs=1 joint.epochs=1 joint.decay_at=1 eval.every=1
-    pseudo_labels.k1=4 pseudo_labels.k2=2 pseudo_labels.eps=0.7 pseudo_labels.min_samples=2 run.log_every=1
-    tracking.enabled=false checkpoints.keep=1
-""".split()
-
-
-@pytest.fixture(scope="module")
-def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "walkers"
-    render(folder, WalkersSize(train=4, test=2, images=4, true_views=0, height=80), seed=2, workers=1)
-    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,22 +30,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def configured(walkers: Path, root: Path, *overrides: str) -> Config:
-    return load_config(None, [*TINY, f"data.root={walkers}", f"run.root={root}", *overrides])
-
-
 def start(config: Config) -> Outcome:
     plan = plan_run(config)
     open_folder(plan)
     clear(plan.folder)
     return work(plan, InProcess(config.pseudo_labels), Shard(), torch.device("cpu"))
-
-
-def records(folder: Path) -> list[dict]:
-    """metrics.jsonl without what a clock says."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    timed = ("seconds", "images_per_second")
-    return [{name: value for name, value in line.items() if not name.startswith(timed)} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +148,52 @@ def test_one_stage_alone_starts_from_a_checkpoint(walkers: Path, undisturbed: Pa
     config = configured(walkers, tmp_path, "run.stages=[generation]", f"run.init_from={weights}")
     start(config)
     assert {line["stage"] for line in records(tmp_path / "walkers")} == {"generation"}
+
+
+def test_no_warm_up_needs_an_encoder_too(walkers: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"warmup\.mode=none: the encoder would start random"):
+        plan_run(configured(walkers, tmp_path, "warmup.mode=none"))
+
+
+@pytest.mark.slow
+def test_without_a_warm_up_the_first_step_is_the_generators(walkers: Path, undisturbed: Path, tmp_path: Path) -> None:
+    weights = undisturbed / "checkpoints" / "latest"
+    start(configured(walkers, tmp_path, "warmup.mode=none", f"run.init_from={weights}"))
+    assert next(line["stage"] for line in records(tmp_path / "walkers")) == "generation"
+
+
+def test_stages_go_by_either_name(walkers: Path, tmp_path: Path) -> None:
+    assert configured(walkers, tmp_path, "run.stages=[warmup, generator, joint]").run.stages[1] == "generation"
+
+
+@pytest.mark.slow
+def test_two_workers_do_what_one_does(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with its half of every batch: labels, losses and scores are the same, in all three stages."""
+    monkeypatch.setattr(IdentityEncoder, "train", _never)
+    start(configured(walkers, tmp_path / "one", "data.identities_per_batch=4"))
+    run_workers(2, _one_of_two, tmp_path, walkers, tmp_path / "two")
+    one, two = (records(tmp_path / root / "walkers") for root in ("one", "two"))
+    assert [line.keys() for line in one] == [line.keys() for line in two]
+    for ours, theirs in zip(two, one, strict=True):
+        for name, value in theirs.items():
+            same = value if isinstance(value, str) else pytest.approx(value, rel=1e-2, abs=1e-3, nan_ok=True)
+            assert ours[name] == same, (name, theirs["stage"])
+
+
+def _one_of_two(rank: int, join: Callable[[], None], walkers: Path, root: Path) -> None:
+    IdentityEncoder.train = _never  # type: ignore[method-assign]
+    join()
+    config = configured(walkers, root, "data.identities_per_batch=4")
+    plan = plan_run(config)
+    if rank == 0:
+        open_folder(plan)
+    dist.barrier()
+    work(plan, InProcess(config.pseudo_labels), Shard(rank, 2), torch.device("cpu"))
+
+
+def _never(encoder: IdentityEncoder, mode: bool = True) -> IdentityEncoder:
+    """Batch norm by running statistics: small batches enlarge rounding so much that nothing could be compared.
+
+    That synchronised statistics are those of the whole batch is tested with the encoder.
+    """
+    return nn.Module.train(encoder, False)

@@ -1,0 +1,161 @@
+"""A run before it starts, in words: data, stages, devices, where its record is, and the memory it will need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jgcl_ray.batches import PairedBatch
+from jgcl_ray.config import Config
+from jgcl_ray.data.datasets import Split
+from jgcl_ray.mlflow_mirror import Mirror, tracking_uri
+from jgcl_ray.models.networks import Networks, build_networks
+from jgcl_ray.training.checkpoint import Position, read_manifest
+from jgcl_ray.training.precision import prepare
+from jgcl_ray.training.prepare import Plan, draws
+from jgcl_ray.training.step import generator_terms, translate
+
+LIBRARIES = 600 * 2**20  # resident memory of a process that has imported torch, Ray, faiss and scikit-learn
+LABELLING = 8 * 2**10  # of the clustering actor for each image, besides features (benchmarks/bm_pseudo_labels.py)
+
+
+def describe(plan: Plan, devices: str) -> Mapping[str, str]:
+    """Title and line, in the order to be shown. devices: of the workers, in words."""
+    config, lines = plan.config, {"run": f"{plan.folder}, {_start(plan)}"}
+    lines["data"] = _dataset(plan)
+    if plan.source is not None:
+        lines["source"] = f"{plan.source.name}, {_split(plan.source.train)}, labelled"
+    if draws(config):
+        lines["bodies"] = f"meshes.source={config.meshes.source}"
+    lines["stages"] = ", ".join(_stages(plan))
+    workers = config.scaling.num_workers if not config.run.local else 1
+    paired, warm = config.data.batch_size, config.data.identities_per_batch * config.data.images_per_identity
+    each = f", {paired / workers:g} and {warm / workers:g} on each of {workers} workers" if workers > 1 else ""
+    lines["batch"] = f"{paired} images, in the warm-up {warm}{each}; {config.precision.dtype}"
+    lines["devices"] = devices
+    lines["best"] = f"the checkpoint of the highest {_selection(plan)}"
+    lines["record"] = f"{plan.folder / 'metrics.jsonl'}; MLflow: {_page(config, plan.folder)}"
+    return lines
+
+
+def memory(plan: Plan) -> Mapping[str, int]:
+    """Bytes by part: of each worker, of its GPU's share, of the clustering actor. Activations are measured.
+
+    One image goes through the generator's forward pass here, then two: what autograd keeps grows by as much for each
+    further image.
+    """
+    config, images = plan.config, len(plan.dataset.train)
+    workers = 1 if config.run.local else config.scaling.num_workers
+    networks = prepare(build_networks(_without_downloads(config)), config.precision)
+    parameters = {name: sum(p.numel() for p in module.parameters()) for name, module in networks.named()}
+    batch = -(-config.data.batch_size // workers)
+    one, two = (_kept_for_backward(networks, config, size) for size in (1, 2)) if draws(config) else (0, 0)
+    width = networks.encoder.embedding_width
+    # Weights and gradients, and Adam's two moments; the encoder has the SGD momentum of the joint stage besides.
+    states = 4 * 4 * sum(parameters.values()) + 4 * parameters["encoder"]
+    cached = 3 * images * config.data.height * config.data.width if config.data.cache else 0
+    features = 2 * 4 * images * width
+    return {
+        "networks, gradients, optimisers": states,
+        f"activations of {batch} images": one + (batch - 1) * (two - one),
+        f"features and memory bank, {images} x {width}": features,
+        "images in memory (data.cache)": cached,
+        "libraries": LIBRARIES,
+        "clustering actor": LIBRARIES + 4 * images * width + LABELLING * images,
+    }
+
+
+def told(lines: Mapping[str, str]) -> Iterator[str]:
+    """The lines for a terminal, titles in a column."""
+    width = max(map(len, lines))
+    return (f"{title:>{width}}  {line}" for title, line in lines.items())
+
+
+def told_memory(parts: Mapping[str, int]) -> Iterator[str]:
+    """The memory for a terminal, with what one worker needs in all."""
+    worker = {name: size for name, size in parts.items() if name != "clustering actor" and size}
+    yield f"memory of each worker, about {_bytes(sum(worker.values()))}:"
+    yield from (f"  {_bytes(size):>8}  {name}" for name, size in worker.items())
+    yield f"memory of the clustering actor, about {_bytes(parts['clustering actor'])}"
+
+
+def _start(plan: Plan) -> str:
+    checkpoint = plan.newest_checkpoint()
+    if checkpoint is None:
+        given = plan.config.run.init_from
+        return "new" if given is None else f"new, networks of {given}"
+    position = Position(**read_manifest(checkpoint)["position"])
+    return f"going on after step {position.step}, from {checkpoint.name}"
+
+
+def _dataset(plan: Plan) -> str:
+    dataset = plan.dataset
+    said = f"{dataset.name} in {dataset.root}: train {_split(dataset.train)}"
+    if dataset.query is None or dataset.gallery is None:
+        return f"{said}; no labels, so no mAP"
+    return f"{said}; test {len(dataset.query)} queries in {len(dataset.gallery)} images"
+
+
+def _split(split: Split) -> str:
+    known = split.cameras[split.cameras >= 0]
+    cameras = len(set(known.tolist()))
+    return f"{len(split):,} images, {cameras} camera{'s' if cameras != 1 else ''}"
+
+
+def _stages(plan: Plan) -> Iterator[str]:
+    config = plan.config
+    for stage in config.run.stages:
+        if stage == "warmup":
+            warmup = config.warmup
+            mode = {"unsupervised": "by pseudo labels", "source": f"on {warmup.source}", "none": ""}[warmup.mode]
+            yield "no warm-up" if warmup.mode == "none" else f"warm-up {mode}, {warmup.epochs} epochs"
+        else:
+            yield f"{stage}, {(config.generation if stage == 'generation' else config.joint).epochs} epochs"
+
+
+def _selection(plan: Plan) -> str:
+    if plan.config.eval.select_on == "test":
+        return "mAP on the test split (eval.select_on=test)"
+    if plan.dataset.validation is not None:
+        return "validation mAP, on the data set's own validation list"
+    return "validation mAP, on training images by camera and pseudo label"
+
+
+def _page(config: Config, folder: Path) -> str:
+    return Mirror(folder, tracking_uri(config)).page if config.tracking.enabled else "off"
+
+
+def _without_downloads(config: Config) -> Config:
+    return config.model_copy(update={"encoder": config.encoder.model_copy(update={"weights": "random"})})
+
+
+def _kept_for_backward(networks: Networks, config: Config, images: int) -> int:
+    """Bytes of the tensors that a generator's update keeps between its forward and its backward pass."""
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    size = (config.data.height, config.data.width)
+    mesh, rows = torch.zeros(images, 1, *size), torch.arange(images)
+    batch = PairedBatch(torch.zeros(images, 3, *size), mesh, mesh, torch.zeros_like(rows), rows)
+    networks.encoder.eval()  # batch norm of one image has no statistics
+    with torch.autograd.graph.saved_tensors_hooks(keep, _same):
+        outputs = translate(networks, batch, config)
+        terms = generator_terms(networks, outputs, batch, config)
+    size_in_bytes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    del terms
+    return size_in_bytes
+
+
+def _same(tensor: Any) -> Any:
+    return tensor
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -1,0 +1,56 @@
+"""The plan of a run in words, and the memory it will need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_run import arguments, configured
+
+from jgcl_ray.training.prepare import plan_run
+from jgcl_ray.training.summary import describe, memory
+
+
+def test_header_says_what_is_about_to_happen(walkers: Path, tmp_path: Path) -> None:
+    lines = describe(plan_run(configured(walkers, tmp_path, "scaling.num_workers=2")), "two of them")
+    assert lines["run"] == f"{tmp_path / 'walkers'}, new"
+    assert str(walkers) in lines["data"] and "train 16 images" in lines["data"]
+    assert lines["stages"] == "warm-up by pseudo labels, 1 epochs, generation, 1 epochs, joint, 1 epochs"
+    assert "4 images, in the warm-up 6, 2 and 3 on each of 2 workers" in lines["batch"]
+    assert lines["devices"] == "two of them"
+    assert "by camera and pseudo label" in lines["best"]
+    assert lines["record"].endswith("metrics.jsonl; MLflow: off")
+
+
+def test_memory_grows_with_what_it_is_for(walkers: Path, tmp_path: Path) -> None:
+    def parts(*overrides: str) -> dict[str, int]:
+        return dict(memory(plan_run(configured(walkers, tmp_path, *overrides))))
+
+    small, wide = parts(), parts("generator.width=4")
+    activations = "activations of 4 images"
+    assert wide["networks, gradients, optimisers"] > small["networks, gradients, optimisers"]
+    assert wide[activations] > small[activations] > 4 * 10 * 80 * 40 * 4
+    assert parts("data.batch_size=8")["activations of 8 images"] == pytest.approx(2 * small[activations], rel=0.1)
+    assert small["images in memory (data.cache)"] == 16 * 80 * 40 * 3
+    assert parts("data.cache=false")["images in memory (data.cache)"] == 0
+
+
+def test_dry_run_writes_nothing_and_bad_input_is_one_line(walkers: Path, tmp_path: Path) -> None:
+    def run(*overrides: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "jgcl_ray.train", "--dry-run", "run.local=true"]
+        return subprocess.run(
+            [*command, *arguments(walkers, tmp_path / "runs", *overrides)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    told = run()
+    assert told.returncode == 0, told.stderr
+    assert "memory of each worker, about" in told.stdout
+    assert not (tmp_path / "runs").exists()
+    refused = run("meshes.source=folders", f"meshes.root={tmp_path}")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert len(refused.stderr.strip().splitlines()) == 1 and str(tmp_path) in refused.stderr
