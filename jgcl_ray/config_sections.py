@@ -338,7 +338,7 @@ class TrackingConfig(Section):
         None, description="MLflow's tracking server or database; null: SQLite in the folder of all runs."
     )
     experiment: str = Field("jgcl_ray", min_length=1, description="Name of the MLflow experiment.")
-    pictures_every: int = Field(1, ge=1, description="Epochs from pictures (generated views, curves) to the next ones.")
+    pictures_every: int = Field(1, ge=1, description="Epochs from pictures (generated views, curves) to the next.")
 
     @field_validator("uri")
     @classmethod
