@@ -50,6 +50,10 @@ class RankingResult:
     average_precisions: np.ndarray  # (Q,) float64, NaN for queries without a match
     first_matches: np.ndarray  # (Q,) int64, rank of the first match from 1; 0 without
 
+    def summary(self) -> dict[str, float]:
+        """The figures of the field, by their names; for a topk of 10 or more."""
+        return {"mAP": self.mAP, **{f"rank-{k}": float(self.cmc[k - 1]) for k in (1, 5, 10)}, "mINP": self.mINP}
+
 
 def rank(
     query_features: np.ndarray,
@@ -73,14 +77,11 @@ def rank(
 
 def rank_by(distances: Distances, labels: Labels, topk: int = 50) -> RankingResult:
     """`rank` by any distances, such as re-ranked ones."""
-    if not len(labels.gallery_identities):
-        raise UserError("the gallery is empty: nothing to rank")
+    check_matches(labels)
     scores = np.zeros((len(labels.query_identities), 3))
     for rows in query_chunks(labels):
         _score_rows(distances(rows), labels, rows, scores)
     with_match = scores[:, 1] > 0
-    if not with_match.any():
-        raise UserError(_why_no_match(labels))
     found = scores[with_match]
     return RankingResult(
         mAP=float(found[:, 0].mean()),
@@ -139,6 +140,28 @@ def euclidean(query_features: np.ndarray, gallery_features: np.ndarray) -> Dista
     return distances
 
 
+def check_matches(labels: Labels) -> None:
+    """UserError, with the reason, where the gallery is empty or no query has a match."""
+    if not len(labels.gallery_identities):
+        raise UserError("the gallery is empty: nothing to rank")
+    seen_by: dict[int, set[int]] = {}
+    for identity, camera in zip(labels.gallery_identities.tolist(), labels.gallery_cameras.tolist(), strict=True):
+        seen_by.setdefault(identity, set()).add(camera)
+    queries = zip(labels.query_identities.tolist(), labels.query_cameras.tolist(), strict=True)
+    if any(identity != JUNK and seen_by.get(identity, set()) - {camera} for identity, camera in queries):
+        return
+    cause = "its identity must be in the gallery under another camera"
+    cameras = np.union1d(labels.query_cameras, labels.gallery_cameras)
+    if len(cameras) == 1:
+        cause = (
+            f"all images are from one camera ({cameras[0]}), where matches do not count; add those of other cameras"
+        )
+    elif not seen_by.keys() & set(labels.query_identities.tolist()):
+        cause = "no identity of the queries is in the gallery; do the two belong together?"
+    counts = f"({len(labels.query_identities)} queries, {len(labels.gallery_identities)} gallery images)"
+    raise UserError(f"no query has a match: {cause} {counts}")
+
+
 def query_chunks(labels: Labels) -> Iterator[slice]:
     """Ranges of queries whose distances to the gallery fit in memory."""
     step = max(1, _CHUNK_BYTES // (4 * max(1, len(labels.gallery_identities))))
@@ -164,19 +187,6 @@ def _score_rows(block: np.ndarray, labels: Labels, rows: slice, scores: np.ndarr
         labels.gallery_cameras,
         scores[rows],
     )
-
-
-def _why_no_match(labels: Labels) -> str:
-    counts = f"({len(labels.query_identities)} queries, {len(labels.gallery_identities)} gallery images)"
-    cause = "its identity must be in the gallery under another camera"
-    cameras = np.union1d(labels.query_cameras, labels.gallery_cameras)
-    if len(cameras) == 1:
-        cause = (
-            f"all images are from one camera ({cameras[0]}), where matches do not count; add those of other cameras"
-        )
-    elif not np.isin(labels.query_identities, labels.gallery_identities).any():
-        cause = "no identity of the queries is in the gallery; do the two belong together?"
-    return f"no query has a match: {cause} {counts}"
 
 
 @numba.njit(parallel=True, cache=True)

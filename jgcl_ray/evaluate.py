@@ -1,0 +1,152 @@
+"""Evaluate: `python -m jgcl_ray.evaluate --checkpoint PATH --data NAME [--root DIR] [--json OUT] [--report DIR]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from jgcl_ray.config import Config, Section, load_config
+from jgcl_ray.errors import UserError, exit_on_user_error
+
+DESCRIPTION = """\
+Score an encoder by the Market-1501 protocol. Each query is a photo of a person; the gallery is ranked by distance to
+it. Photos of the same person by the query's own camera do not count, neither for nor against.
+
+  mAP     mean over the queries of the average precision: 1 where all photos of the person come first
+  rank-k  share of queries with a photo of the person among the first k (the CMC curve)
+  mINP    how early the last photo of the person comes, mean over the queries
+
+The last line on standard output is `mAP M rank-1 R`. Fractions everywhere: 0.87 is 87 %."""
+
+EXAMPLES = """\
+examples:
+  python -m jgcl_ray.evaluate --checkpoint runs/walkers --data walkers --json scores.json --report report
+  python -m jgcl_ray.evaluate --checkpoint id_00100000.pt --data market1501 --root ~/Market-1501 --rerank
+
+exit codes: 0 done; 2 something that you can mend, told in one line"""
+
+
+def main() -> None:
+    """Parse, load, assess, write."""
+    arguments = _parser().parse_intermixed_args()
+    with exit_on_user_error():
+        config = _config(arguments)
+        # Slow to import: a mistake in the arguments is told before that.
+        from rich.console import Console
+
+        from jgcl_ray.data.datasets import open_dataset
+        from jgcl_ray.data.image_check import check_images
+        from jgcl_ray.encoder import Encoder, checkpoints_in
+        from jgcl_ray.evaluation.assessment import assess, labelled
+        from jgcl_ray.evaluation.clusters import for_gallery
+        from jgcl_ray.evaluation.report import keep_with_run, write_report
+        from jgcl_ray.mlflow_mirror import write_atomically
+
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        dataset = open_dataset(config.data, config.walkers)
+        labelled(dataset)
+        path = arguments.checkpoint.expanduser()
+        checkpoint = checkpoints_in(path)[0] if path.is_dir() else path
+        size = {name: value for name, value in _given(config.data).items() if name in ("height", "width")}
+        encoder = Encoder.load(checkpoint, config.scaling.device, **size)
+        console.print(f"{encoder.description}; {dataset.name} in {dataset.root}")
+        found = assess(
+            encoder,
+            check_images(dataset, config.data.on_bad_image),
+            batch_size=config.eval.batch_size,
+            reranked=arguments.rerank,
+            camera_pairs=arguments.cross_camera or arguments.report is not None,
+            progress=True,
+        )
+        document = found.document() | {"checkpoint": {"path": str(checkpoint), "fingerprint": encoder.fingerprint}}
+        if arguments.json is not None:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(arguments.json, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
+        if arguments.cross_camera:
+            print("\n".join(found.camera_lines()))
+        if arguments.report is not None:
+            console.print("drawing the report")
+            trained = (encoder.config or config).pseudo_labels
+            labelling = for_gallery(trained, len(dataset.train), len(found.gallery))
+            labelling = labelling.model_copy(update=_given(config.pseudo_labels))
+            files = write_report(arguments.report, found, encoder, labelling, document)
+            console.print(f"report: {arguments.report / 'index.html'}")
+            console.print(keep_with_run(checkpoint, files, dataset.name))
+    print(f"mAP {document['mAP']:.4f} rank-1 {document['rank-1']:.4f}")
+
+
+def _given(section: Section) -> dict[str, Any]:
+    """The fields that were named on the command line."""
+    return {name: getattr(section, name) for name in section.model_fields_set}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jgcl_ray.evaluate",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="run folder, checkpoint folder, exported safetensors, id_*.pt of the GCL authors, or a ResNet under "
+        "torchvision's names",
+    )
+    parser.add_argument("--data", required=True, metavar="NAME", help="market1501, msmt17, dukemtmc_reid or walkers")
+    parser.add_argument(
+        "--root", type=Path, metavar="DIR", help="folder of the data set; walkers come from the cache without it"
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="OUT",
+        help="write the scores there: mAP, cmc (list), queries, gallery and more",
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="write index.html, which opens offline, and its pictures as PNG: rankings of 20 queries, CMC, t-SNE, "
+        "clusters, activation maps; for a checkpoint in a run folder they are kept there, too, and in the run's "
+        "MLflow run",
+    )
+    parser.add_argument(
+        "--rerank",
+        action="store_true",
+        help="rank by k-reciprocal re-ranking (Zhong et al., CVPR 2017; k1 20, k2 6, lambda 0.3); the scores before "
+        "it are kept in the JSON under before_reranking",
+    )
+    parser.add_argument(
+        "--cross-camera",
+        action="store_true",
+        help="besides, score each pair of cameras on its own: the queries of one camera against the gallery photos "
+        "of one other camera and nothing else, mAP and rank-1 over the queries that have a right photo there; lines "
+        "on standard output, and cross_camera in the JSON",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.field=value",
+        help="changes to the configuration, such as data.on_bad_image=skip, eval.batch_size=256, "
+        "scaling.device=cpu, data.height=384, or pseudo_labels.rho=0.004 for the report's clusters",
+    )
+    return parser
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    config = load_config(None, arguments.overrides)
+    root = None if arguments.root is None else arguments.root.expanduser().absolute()
+    changes = {"name": arguments.data} | ({} if root is None else {"root": root})
+    for option, path, wanted in (("--json", arguments.json, "file"), ("--report", arguments.report, "folder")):
+        if path is not None and path.exists() and path.is_dir() != (wanted == "folder"):
+            raise UserError(f"{option} {path}: is no {wanted}; give another name")
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
+
+
+if __name__ == "__main__":
+    main()
