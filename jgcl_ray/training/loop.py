@@ -69,6 +69,7 @@ class Loop:
         self.scores: dict[str, float] = {}  # of the last evaluation
         self.best: tuple[float, str] = (float("-inf"), "")  # score and checkpoint
         self._memory: Mapping[str, Any] | None = None  # of the stage that is resumed
+        self._closed = time.perf_counter()  # when the epoch before was recorded
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from a checkpoint of this run."""
@@ -150,6 +151,11 @@ class Loop:
         numbers = dict(self.scores) if "evaluation" in session.seconds else {}
         numbers["images_per_second"] = images / max(session.seconds["train"], 1e-9)
         numbers |= {f"seconds_{part}": value for part, value in session.seconds.items()}
+        now = time.perf_counter()
+        numbers["seconds_epoch"], self._closed = (
+            now - self._closed,
+            now,
+        )  # with checkpoint and pictures of the one before
         self.record(name, epoch, numbers)
         checkpoint = self.save(name, stage)
         if improved and rank() == 0:

@@ -1,0 +1,70 @@
+"""What Ray costs: epochs of a run on Ray against the same epochs in one plain process; where an epoch's time goes.
+
+    python benchmarks/bm_epoch.py [--config walkers] [--rounds 3] [section.field=value ...]
+
+Runs alternate, each in a new process: `run.local=true`, one Ray worker, and two with half of every batch each. One JSON
+object for each kind of run: seconds of an epoch of each stage, checkpoint and pictures included (median over its epochs
+but the first, and over rounds), their ratio to the plain process, and the share of a joint epoch that goes into
+extracting and gathering features and into labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+KINDS = {
+    "local": ["run.local=true", "scaling.threads_per_worker=1"],
+    "ray, 1 worker": ["scaling.num_workers=1", "scaling.threads_per_worker=1"],
+    "ray, 2 workers": ["scaling.num_workers=2", "scaling.threads_per_worker=1", "pseudo_labels.num_cpus=0"],
+}
+SHORT = [
+    *("warmup.epochs=4", "warmup.batches_per_epoch=8", "generation.epochs=3", "joint.epochs=4"),
+    *("eval.every=100", "tracking.enabled=false"),
+]
+
+
+def main() -> None:
+    """Run, collect, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="walkers")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_intermixed_args()
+
+    epochs: dict[str, dict[str, list[dict[str, float]]]] = {kind: defaultdict(list) for kind in KINDS}
+    for _ in range(arguments.rounds):
+        for kind, overrides in KINDS.items():
+            with tempfile.TemporaryDirectory() as root:
+                command = [sys.executable, "-m", "jgcl_ray.train", "--config", arguments.config, *SHORT, *overrides]
+                subprocess.run([*command, f"run.root={root}", "run.name=epochs", *arguments.overrides], check=True)
+                for line in (Path(root) / "epochs" / "metrics.jsonl").read_text().splitlines():
+                    record = json.loads(line)
+                    if "seconds_train" in record and record["epoch"] > 0:
+                        epochs[kind][record["stage"]].append(record)
+
+    plain = {stage: seconds_of(records) for stage, records in epochs["local"].items()}
+    for kind, stages in epochs.items():
+        result: dict[str, object] = {"benchmark": "epoch", "run": kind, "config": arguments.config}
+        for stage, records in stages.items():
+            result[f"{stage}_seconds"] = round(seconds_of(records), 3)
+            result[f"{stage}_ratio_to_local"] = round(seconds_of(records) / plain[stage], 3)
+        joint = stages["joint"]
+        beside = [(r.get("seconds_features", 0) + r.get("seconds_labels", 0)) / r["seconds_epoch"] for r in joint]
+        result["joint_share_of_features_and_labels"] = round(median(beside), 4)
+        print(json.dumps(result), flush=True)
+
+
+def seconds_of(records: list[dict[str, float]]) -> float:
+    """Median seconds of an epoch, evaluation aside."""
+    return median(record["seconds_epoch"] - record.get("seconds_evaluation", 0.0) for record in records)
+
+
+if __name__ == "__main__":
+    main()

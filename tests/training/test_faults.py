@@ -1,0 +1,154 @@
+"""Runs on Ray that lose a worker, the clustering actor, their driver or a node: the numbers stay the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+from tiny_run import arguments, records
+
+LONGER = ("warmup.epochs=2", "generation.epochs=2", "joint.epochs=2", "scaling.threads_per_worker=1")
+PATIENCE = 240  # seconds
+
+
+@pytest.fixture(scope="module")
+def undisturbed(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("undisturbed")
+    with driver(walkers, root, "run.local=true") as process:
+        assert process.wait(PATIENCE) == 0, said(root)
+    return root / "walkers"
+
+
+def test_a_killed_worker_and_a_killed_actor_change_nothing(walkers: Path, undisturbed: Path, tmp_path: Path) -> None:
+    with driver(walkers, tmp_path) as process:
+        wait_for(lambda: reached(tmp_path, "warmup", 1), process, tmp_path)
+        kill("ray::_Clusterer", process)
+        wait_for(lambda: reached(tmp_path, "generation", 1), process, tmp_path)
+        kill("TrainWorker", process)
+        assert process.wait(PATIENCE) == 0, said(tmp_path)
+    assert last_line(tmp_path).startswith("mAP ")
+    assert_same(tmp_path / "walkers", undisturbed)
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_stopped_and_then_killed_goes_on(walkers: Path, undisturbed: Path, tmp_path: Path) -> None:
+    with driver(walkers, tmp_path) as process:
+        wait_for(lambda: reached(tmp_path, "warmup", 2), process, tmp_path)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM; the same command goes on from here" in said(tmp_path)
+    with driver(walkers, tmp_path) as process:
+        wait_for(lambda: reached(tmp_path, "generation", 2), process, tmp_path)
+        process.kill()
+        process.wait(PATIENCE)
+    with driver(walkers, tmp_path) as process:
+        assert process.wait(PATIENCE) == 0, said(tmp_path)
+    assert_same(tmp_path / "walkers", undisturbed)
+
+
+@pytest.mark.slow
+def test_a_node_that_leaves_is_replaced(walkers: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Two nodes; the one that runs the worker goes in the middle of an epoch, and another comes."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        with driver(walkers, tmp_path, "pseudo_labels.num_cpus=0", address=cluster.address) as process:
+            wait_for(lambda: reached(tmp_path, "generation", 1), process, tmp_path)
+            cluster.remove_node(node, allow_graceful=False)
+            cluster.add_node(num_cpus=1)
+            assert process.wait(PATIENCE) == 0, said(tmp_path)
+    finally:
+        cluster.shutdown()
+    assert_same(tmp_path / "walkers", undisturbed)
+
+
+@contextmanager
+def driver(
+    walkers: Path, root: Path, *overrides: str, address: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m jgcl_ray.train` in a process of its own; what is left of it ends with the context."""
+    command = [sys.executable, "-m", "jgcl_ray.train", *arguments(walkers, root, *LONGER, *overrides)]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"OMP_NUM_THREADS": "1"} | ({"RAY_ADDRESS": address} if address else {})
+    with (root / "said").open("a") as said:
+        process = subprocess.Popen(
+            command, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                each.kill()
+            process.wait(PATIENCE)
+
+
+def said(root: Path) -> str:
+    return (root / "said").read_text()
+
+
+def last_line(root: Path) -> str:
+    return said(root).strip().splitlines()[-1]
+
+
+def reached(root: Path, stage: str, batches: int) -> bool:
+    """Whether `batches` of an epoch of the stage are done, and the epoch is not."""
+    lines = lines_of(root / "walkers" / "metrics.jsonl")
+    done = [
+        line for line in lines if line["stage"] == stage and {"generator_total", "cluster_contrast"} & line.keys()
+    ]
+    return len(done) >= batches
+
+
+def lines_of(path: Path) -> list[dict]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], root: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, said(root)
+        assert time.monotonic() < deadline, said(root)
+        time.sleep(0.02)
+
+
+def kill(name: str, process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to the Ray process whose title holds `name`, among those that the driver started."""
+    found = [child for child in descendants(process) if "ray::" in title(child) and name in title(child)]
+    assert len(found) == 1, [title(child) for child in descendants(process)]
+    found[0].kill()
+
+
+def descendants(process: subprocess.Popen[bytes]) -> Iterator[psutil.Process]:
+    yield from psutil.Process(process.pid).children(recursive=True)
+
+
+def title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def assert_same(folder: Path, expected: Path) -> None:
+    ours, theirs = records(folder), records(expected)
+    assert [(line["stage"], line["epoch"], line["step"]) for line in ours] == [
+        (line["stage"], line["epoch"], line["step"]) for line in theirs
+    ]
+    for mine, line in zip(ours, theirs, strict=True):
+        assert mine == {
+            name: value if isinstance(value, str) else pytest.approx(value, rel=1e-5, abs=1e-5, nan_ok=True)
+            for name, value in line.items()
+        }
