@@ -2,10 +2,10 @@
 
     python benchmarks/bm_epoch.py [--config walkers] [--rounds 3] [section.field=value ...]
 
-Runs alternate, each in a new process: `run.local=true`, one Ray worker, and two with half of every batch each. One JSON
-object for each kind of run: seconds of an epoch of each stage, checkpoint and pictures included (median over its epochs
-but the first, and over rounds), their ratio to the plain process, and the share of a joint epoch that goes into
-extracting and gathering features and into labels.
+Runs alternate, each in a new process: `run.local=true`, one Ray worker, and two with half of every batch each. One
+JSON object for each kind of run: seconds of an epoch of each stage, checkpoint and pictures included (median over its
+epochs but the first, and over rounds), their ratio to the plain process, and the share of a joint epoch spent on
+extracting and gathering features and on labels.
 """
 
 from __future__ import annotations
