@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +26,7 @@ from jgcl_ray.run_log import prepare_tracking
 from jgcl_ray.training.loop import Outcome
 from jgcl_ray.training.prepare import InProcess, Plan, check_folder, open_folder, plan_run
 from jgcl_ray.training.summary import describe, memory, told, told_memory
+from jgcl_ray.training.terminal import WARNINGS
 from jgcl_ray.training.worker import ask_to_stop, clear, read_outcome, work
 
 logger = logging.getLogger(__name__)
@@ -131,7 +132,21 @@ def _train_worker(loop_config: Mapping[str, Any]) -> None:
     else:
         _use_threads(plan.config, shard.count)
     client = ClusteringClient(loop_config["actor"], plan.config.pseudo_labels)
-    work(plan, client, shard, device, lambda numbers: ray.train.report(dict(numbers)))
+    with _warnings_to(plan.folder / WARNINGS) if shard.index == 0 else nullcontext():
+        work(plan, client, shard, device, lambda numbers: ray.train.report(dict(numbers)))
+
+
+@contextmanager
+def _warnings_to(file: Path) -> Iterator[None]:
+    """The package's warnings on this worker into a file of the run, from where the driver's terminal shows them."""
+    package, handler = logging.getLogger("jgcl_ray"), logging.FileHandler(file)
+    handler.setLevel(logging.WARNING)
+    package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        handler.close()
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def describe(plan: Plan, devices: str) -> Mapping[str, str]:
     each = f", {paired / workers:g} and {warm / workers:g} on each of {workers} workers" if workers > 1 else ""
     lines["batch"] = f"{paired} images, in the warm-up {warm}{each}; {config.precision.dtype}"
     lines["devices"] = devices
-    lines["best"] = f"the checkpoint of the highest {_selection(plan)}"
+    lines["best"] = f"the checkpoint of the highest {selection(plan)}"
     lines["record"] = f"{plan.folder / 'metrics.jsonl'}; MLflow: {_page(config, plan.folder)}"
     return lines
 
@@ -116,7 +116,8 @@ def _stages(plan: Plan) -> Iterator[str]:
             yield f"{stage}, {(config.generation if stage == 'generation' else config.joint).epochs} epochs"
 
 
-def _selection(plan: Plan) -> str:
+def selection(plan: Plan) -> str:
+    """What chooses the best checkpoint, in words."""
     if plan.config.eval.select_on == "test":
         return "mAP on the test split (eval.select_on=test)"
     if plan.dataset.validation is not None:

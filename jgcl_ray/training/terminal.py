@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 PROGRESS = "progress.json"
 METRICS = "metrics.jsonl"
+WARNINGS = "warnings.log"
 
 _INTERVAL = 0.5  # seconds between looks at the folder
 _COLUMNS = (  # title and width; the last four are seconds
@@ -65,13 +66,15 @@ def shown(folder: Path, console: Console) -> Iterator[None]:
 
 
 def _watch(folder: Path, console: Console, done: threading.Event) -> None:
-    table = _Table(folder / METRICS, console)
+    table, warnings = _Table(folder / METRICS, console), _Tail(folder / WARNINGS)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[numbers]}"), console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None, numbers="")
         last = False
         while not last:
             last = done.wait(_INTERVAL)
+            for line in warnings.lines():
+                console.print(line.decode(errors="replace"), style="yellow", highlight=False, soft_wrap=True)
             table.update()
             now = _read(folder / PROGRESS)
             if now is not None:
@@ -84,26 +87,37 @@ def _watch(folder: Path, console: Console, done: threading.Event) -> None:
                 )
 
 
+class _Tail:
+    """What is added to a file of lines from now on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if path.is_file() else 0
+
+    def lines(self) -> list[bytes]:
+        """Whole lines since the last call; from the beginning, where the file has become shorter."""
+        if not self._path.is_file():
+            return []
+        with self._path.open("rb") as file:
+            if file.seek(0, 2) < self._offset:
+                self._offset = 0
+            file.seek(self._offset)
+            lines = file.read().split(b"\n")[:-1]
+        self._offset += sum(len(line) + 1 for line in lines)
+        return lines
+
+
 class _Table:
     """Lines for the epochs in metrics.jsonl, those from before the start left out."""
 
     def __init__(self, path: Path, console: Console) -> None:
-        self._path, self._console = path, console
-        self._offset = path.stat().st_size if path.is_file() else 0
+        self._records, self._console = _Tail(path), console
         self._labelling: Mapping[str, Any] = {}
         self._begun = False
 
     def update(self) -> None:
         """Print the epochs that were closed since the last time."""
-        if not self._path.is_file():
-            return
-        with self._path.open("rb") as file:
-            if file.seek(0, 2) < self._offset:  # rewound to a checkpoint
-                self._offset = 0
-            file.seek(self._offset)
-            lines = file.read().split(b"\n")
-        self._offset += sum(len(line) + 1 for line in lines[:-1])
-        for line in lines[:-1]:
+        for line in self._records.lines():
             record = json.loads(line)
             if "num_clusters" in record:
                 self._labelling = record

@@ -24,6 +24,7 @@ from jgcl_ray.training.pictures import label_quality_plot, loss_curves, sample_g
 from jgcl_ray.training.prepare import Plan, build_session
 from jgcl_ray.training.session import Clusterer, Session
 from jgcl_ray.training.step import NonFiniteLossError, translate
+from jgcl_ray.training.summary import selection
 from jgcl_ray.training.terminal import ProgressFile
 
 STOP, OUTCOME, REFUSED = "stop", "outcome.json", "refused.txt"
@@ -85,7 +86,8 @@ def _work(
     first = shard.index == 0
     if first:
         _rewind(plan, checkpoint)
-    with RunLog.open(plan.folder, plan.config) if first else NullRunLog() as log:
+    tags = {"best_checkpoint_by": selection(plan)}
+    with RunLog.open(plan.folder, plan.config, tags) if first else NullRunLog() as log:
         loop = Loop(session, plan.checkpoints, log, WorkerHooks(plan, session, log, report))
         if checkpoint is not None:
             loop.resume(checkpoint)

@@ -1,0 +1,43 @@
+"""What the terminal shows of a run folder that grows."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from jgcl_ray.training.terminal import METRICS, WARNINGS, ProgressFile, shown
+
+LABELLED = {"stage": "joint", "epoch": 0, "step": 3, "num_clusters": 21.0, "num_outliers": 4.0, "eps": 0.4321}
+CLOSED = {"stage": "joint", "epoch": 0, "step": 9, "images_per_second": 12.34, "mAP": 0.5678, "seconds_train": 7.0}
+
+
+def test_a_line_for_each_epoch_and_every_warning(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_text(json.dumps({**CLOSED, "epoch": 98}) + "\n")  # of an earlier start
+    (tmp_path / WARNINGS).write_text("said before\n")
+    out = io.StringIO()
+    with shown(tmp_path, Console(file=out, width=200)):
+        ProgressFile(tmp_path).write(stage="joint", epoch=0, batch=1, batches=2, step=4, numbers={"loss": 1.0})
+        with (tmp_path / METRICS).open("a") as file:
+            file.write(json.dumps(LABELLED) + "\n" + json.dumps(CLOSED) + "\n" + '{"stage": "jo')
+        with (tmp_path / WARNINGS).open("a") as file:
+            file.write("most images are outliers\n")
+        wait_for(lambda: "outliers\n" in out.getvalue() and "12.3" in out.getvalue())
+        (tmp_path / METRICS).write_text(json.dumps({**CLOSED, "images_per_second": 45.6}) + "\n")  # rewound
+        wait_for(lambda: "45.6" in out.getvalue())
+    lines = out.getvalue().splitlines()
+    assert lines.count("most images are outliers") == 1 and "said before" not in lines
+    (epoch,) = (line.split() for line in lines if "12.3" in line)
+    assert epoch[:3] == ["joint", "1", "0.568"] and "21" in epoch and "0.432" in epoch
+    assert not any(" 99 " in line for line in lines)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
