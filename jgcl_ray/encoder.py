@@ -1,7 +1,8 @@
 """A trained encoder, for use: images in, embeddings out.
 
     from jgcl_ray import Encoder
-    embeddings = Encoder.load("runs/walkers").embed(["a.jpg", "b.jpg"])
+    encoder = Encoder.load("runs/walkers")
+    embeddings = encoder.embed(["crops/a.jpg", "crops/b.jpg"])
 
 Letters: n images given, D embedding width, H x W image size.
 """

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from jgcl_ray import Encoder
+from jgcl_ray import encoder as encoder_module
 from jgcl_ray.config import Config, load_config
 from jgcl_ray.data.transforms import normalise_images
 from jgcl_ray.errors import UserError
@@ -191,6 +194,30 @@ def test_unreadable_images_are_named(run: Path, tmp_path: Path) -> None:
         encoder.embed([buffer.getvalue(), b"ab"])
     with pytest.raises(UserError, match="device 'gpu' is unknown"):
         Encoder.load(run, device="gpu")
+
+
+def snippets() -> list[str]:
+    """The code of the module's docstring, and of the README where it speaks of Encoder."""
+    assert encoder_module.__doc__ is not None
+    shown = textwrap.dedent("\n".join(line for line in encoder_module.__doc__.splitlines() if line[:4] == " " * 4))
+    readme = Path(encoder_module.__file__).parents[1] / "README.md"
+    blocks = re.findall(r"```python\n(.*?)```", readme.read_text() if readme.is_file() else "", re.DOTALL)
+    return [shown, *(block for block in blocks if "Encoder.load" in block)]
+
+
+@pytest.mark.parametrize("code", snippets())
+def test_what_the_documentation_shows_runs(
+    code: str, run: Path, pictures: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "walkers").symlink_to(run)
+    (tmp_path / "crops").mkdir()
+    for name, picture in zip(("crops/a.jpg", "crops/b.jpg", "someone.jpg"), pictures, strict=False):
+        picture.save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert isinstance(names["embeddings"], np.ndarray) and names["embeddings"].shape == (2, 16)
 
 
 def test_importing_the_package_brings_no_torch() -> None:
