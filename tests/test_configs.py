@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +112,15 @@ def test_a_shipped_config_holds_only_what_differs(file: Path) -> None:
 WALKERS_SAY = ("run.name", "data.name", "meshes.source", "walkers.preset")
 
 
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda path: path.stem)
+def test_what_comments_suggest_is_accepted(file: Path) -> None:
+    comments = " ".join(line.partition("#")[2] for line in file.read_text().splitlines())
+    suggested = re.findall(r"\b[a-z_]+\.[a-z_]+=[\w.]+\b", comments)
+    assert suggested or file.stem == "walkers"
+    for override in suggested:
+        assert load_config(file, [override]) != load_config(file)
+
+
 def test_every_shipped_config_is_tried() -> None:
     assert DATA.keys() == {path.stem for path in SHIPPED}
 
@@ -123,6 +133,15 @@ def test_a_shipped_config_starts_on_its_layout(name: str, tmp_path: Path, few_wa
     assert len(plan.dataset.train) >= 4
     assert (plan.source is not None) == (plan.config.warmup.mode == "source")
     assert (plan.dataset.query is None) == (name == "folder")
+
+
+@pytest.mark.parametrize(
+    "start",
+    ["warmup.mode=source", "warmup.mode=none run.init_from=X", "warmup.mode=unsupervised encoder.weights=imagenet"],
+)
+def test_crops_have_several_starts(start: str, tmp_path: Path, few_walkers: None) -> None:
+    plan = plan_run(load_config("folder", [*crops(tmp_path), *start.split()]))
+    assert (plan.source is not None) == ("source" in start)
 
 
 @pytest.mark.parametrize("name", [name for name in DATA if name != "walkers"])
