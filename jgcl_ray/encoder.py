@@ -130,7 +130,8 @@ class Encoder:
         """n images -> (n, D) float32, L2-normalised; the dot product of two rows is their cosine similarity.
 
         images: files, encoded or decoded images of any size, resized here. batch_size: images on the device at a
-        time; others are read meanwhile. progress: a bar on standard error. UserError names an unreadable image.
+        time; others are read meanwhile. progress: a bar on standard error. UserError names an unreadable image, and
+        tells of an encoder that diverged.
         """
         embeddings = np.empty((len(images), self.width_of_embedding), np.float32)
         batches: Iterable[list[np.ndarray]] = self._batches(images, batch_size)
@@ -138,6 +139,8 @@ class Encoder:
             batches = tracked(batches, "embedding", total=-(-len(images) // batch_size))
         for start, pixels in zip(range(0, len(images), batch_size), batches, strict=True):
             embeddings[start : start + batch_size] = self.embed_tensor(normalise_images(pixels)).cpu().numpy()
+        if not np.isfinite(embeddings).all():
+            raise UserError(f"{self.description}: gives embeddings that are no numbers, its training diverged")
         return embeddings
 
     @torch.inference_mode()

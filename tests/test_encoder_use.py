@@ -196,6 +196,14 @@ def test_unreadable_images_are_named(run: Path, tmp_path: Path) -> None:
         Encoder.load(run, device="gpu")
 
 
+def test_an_encoder_that_diverged_is_told(run: Path, pictures: list[Image.Image]) -> None:
+    encoder = Encoder.load(run)
+    with torch.no_grad():
+        encoder.module.embed.bias[0] = torch.nan
+    with pytest.raises(UserError, match="its training diverged"):
+        encoder.embed(pictures)
+
+
 def snippets() -> list[str]:
     """The code of the module's docstring, and of the README where it speaks of Encoder."""
     assert encoder_module.__doc__ is not None

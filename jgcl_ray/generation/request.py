@@ -44,6 +44,10 @@ def fulfil(request: Request) -> ViewScores | None:
         raise UserError(f"{out}: photos and generated views must not lie in one another; give --out another folder")
     mixed = None if request.mix is None else (people.row(request.mix[0]), people.row(request.mix[1]))
     truth = read_true_views(people) if request.score else None
+    if request.inception is None:
+        features, name = own_features(generator), "the checkpoint's encoder"
+    else:
+        features, name = inception_features(request.inception, generator.device), request.inception.name
     out.mkdir(parents=True, exist_ok=True)
 
     views = VIEWS[:: len(VIEWS) // request.views]
@@ -52,10 +56,6 @@ def fulfil(request: Request) -> ViewScores | None:
         pictures.write_mix(generator, people, mixed, views, out, request.gif)
     if truth is None:
         return None
-    if request.inception is None:
-        features, name = own_features(generator), "the checkpoint's encoder"
-    else:
-        features, name = inception_features(request.inception, generator.device), request.inception.name
     scores = score_views(generator, people, truth, features, name, lambda batches: tracked(batches, "score"))
     with replacing(out / "scores.json") as partial:
         partial.write_text(json.dumps(scores.to_json(), indent=1) + "\n", encoding="utf-8")

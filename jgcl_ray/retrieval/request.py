@@ -38,6 +38,7 @@ class Request:
 def fulfil(request: Request) -> list[Answer]:
     """Do what is wanted; the index is written, as a whole, before queries are answered."""
     _check(request)
+    found = _state(request.index)
     index = GalleryIndex.load(request.index) if request.gallery is None else None
     encoder = _encoder(request, index)
     if encoder is not None:
@@ -58,6 +59,8 @@ def fulfil(request: Request) -> list[Answer]:
     if request.remove:
         removed = remove_images(index, request.remove)
     if places or removed:
+        if _state(request.index) != found:
+            raise UserError(f"{request.index}: changed by another command meanwhile; give this one again")
         index.save(request.index)
         print(f"{request.index}: {added:,} added, {removed:,} removed, {len(index):,} images", file=sys.stderr)
 
@@ -65,6 +68,11 @@ def fulfil(request: Request) -> list[Answer]:
         return []
     assert encoder is not None
     return answer(index, encoder, [str(path) for path in request.query], request.k)
+
+
+def _state(file: Path) -> tuple[int, int] | None:
+    """What differs between a file and the one that took its place."""
+    return (file.stat().st_ino, file.stat().st_mtime_ns) if file.exists() else None
 
 
 def _encoder(request: Request, index: GalleryIndex | None) -> Encoder | None:

@@ -15,6 +15,7 @@ from checkpoints import write_run
 from PIL import Image
 
 from jgcl_ray.encoder import Encoder
+from jgcl_ray.retrieval import request
 from jgcl_ray.retrieval.index import GalleryIndex
 from jgcl_ray.search import main
 
@@ -107,6 +108,22 @@ def test_answers_outlive_their_files(
     call("--checkpoint", run, "--index", built, "--query", query, query, "--sheet", tmp_path / "sheet.png")
     assert capsys.readouterr().out.count(str(gallery / "a" / "1.png")) == 2
     assert (tmp_path / "sheet.png").is_file()
+
+
+def test_a_change_by_another_command_is_not_overwritten(
+    run: Path, gallery: Path, built: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(gallery / "a" / "1.png", gallery / "b" / "5.png")
+    add_images = request.add_images
+
+    def remove_meanwhile(*given, **options) -> int:
+        call("--index", built, "--remove", gallery / "a")
+        return add_images(*given, **options)
+
+    monkeypatch.setattr(request, "add_images", remove_meanwhile)
+    message = refused(capsys, "--checkpoint", run, "--index", built, "--add", gallery / "b")
+    assert "changed by another command meanwhile" in message
+    assert len(GalleryIndex.load(built)) == 2
 
 
 def test_another_encoder_is_refused(
