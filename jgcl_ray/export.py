@@ -24,8 +24,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse, load the encoder, export."""
     parser = argparse.ArgumentParser(
         prog="python -m jgcl_ray.export",
-        description="Write the encoder of a checkpoint as one file for others to run. The file is read back and "
-        "compared with the encoder before it is kept.",
+        description="Write the encoder of a checkpoint as one file for others to run.\n"
+        "The file is read back and compared with the encoder before it is kept.",
         epilog=_FORMATS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
