@@ -6,13 +6,15 @@ Letters: Q queries, M gallery images, D embedding width.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from rich.console import Console
+from rich.progress import Progress
 
 from jgcl_ray.data.datasets import ReidDataset, Split
 from jgcl_ray.errors import UserError
@@ -146,16 +148,16 @@ def assess(
             for split in (query, gallery)
         )
     distances: Distances = euclidean(of_query, of_gallery)
-    with clock.timed("ranking"):
-        result, before = rank_by(distances, labels, TOP), None
+    with clock.timed("ranking"), _bar("ranking", len(query), progress) as watched:
+        result, before = rank_by(watched(distances), labels, TOP), None
     if reranked:
-        with clock.timed("reranking"):
+        with clock.timed("reranking"), _bar("re-ranking", len(query), progress) as watched:
             distances = rerank(of_query, of_gallery)
-            result, before = rank_by(distances, labels, TOP), result
+            result, before = rank_by(watched(distances), labels, TOP), result
     pairs = None
     if camera_pairs:
-        with clock.timed("camera_pairs"):
-            pairs = rank_camera_pairs(distances, labels)
+        with clock.timed("camera_pairs"), _bar("pairs of cameras", len(query), progress) as watched:
+            pairs = rank_camera_pairs(watched(distances), labels)
     return Assessment(dataset, of_query, of_gallery, labels, distances, result, before, pairs, clock.seconds)
 
 
@@ -169,6 +171,24 @@ def labelled(dataset: ReidDataset) -> tuple[Split, Split]:
             "python -m jgcl_ray.search"
         )
     return query, gallery
+
+
+@contextmanager
+def _bar(what: str, queries: int, shown: bool) -> Iterator[Callable[[Distances], Distances]]:
+    """A bar on standard error, if that is a terminal, which moves as the distances of queries are asked for."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
+        task = bar.add_task(what, total=queries)
+
+        def watched(distances: Distances) -> Distances:
+            def passed_on(rows: slice) -> np.ndarray:
+                block = distances(rows)
+                bar.update(task, completed=rows.stop)
+                return block
+
+            return passed_on
+
+        yield watched
 
 
 class _Clock:

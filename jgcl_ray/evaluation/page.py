@@ -48,6 +48,7 @@ figure { margin: 10px 0 0; overflow-x: auto; }
 figure img { display: block; max-width: 100%; height: auto; }
 figcaption, .caption { color: var(--pale); font-size: 14.5px; max-width: 92ch; }
 table { border-collapse: separate; border-spacing: 3px; margin: 12px 0 4px; font-variant-numeric: tabular-nums; }
+th, td { white-space: nowrap; }
 th { font-weight: 600; font-size: 13px; color: var(--pale); padding: 4px 8px; text-align: center; }
 td { min-width: 66px; padding: 5px 8px; text-align: center; border-radius: 4px; font-size: 15px; line-height: 1.25; }
 td small { display: block; font-size: 11.5px; opacity: .8; }
@@ -160,9 +161,9 @@ def find(found: Assessment, clustering: Clustering) -> Findings:
     pure, mixed = (sum(getattr(cluster, kind) for cluster in clustering.clusters) for kind in ("pure", "mixed"))
     if total := pure + mixed:
         if pure:
-            good.append(f"{pure} of {total} clusters hold photos of one person only.")
+            good.append(f"{pure} of {total} clusters with known people hold photos of one person only.")
         if mixed:
-            bad.append(f"{mixed} of {total} clusters mix people.")
+            bad.append(f"{mixed} of {total} clusters with known people mix them, or hold distractors.")
         if clustering.split_people:
             bad.append(
                 f"{clustering.split_people} of {clustering.people} clustered people are in two clusters or more."

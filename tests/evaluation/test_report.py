@@ -198,3 +198,19 @@ def test_mlflow_away_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_foreign_checkpoint_has_no_run(tmp_path: Path) -> None:
     assert "no run folder" in keep_with_run(tmp_path / "id.pt", [], "walkers")
+
+
+@pytest.mark.slow
+def test_a_run_in_mlflow_shows_the_report(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    run = card(tmp_path / "run", uri=uri)
+    picture = tmp_path / "accuracy.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    assert "sent to MLflow" in keep_with_run(run / "checkpoints" / "step7", [picture], "walkers")
+    client = MlflowClient(tracking_uri=uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'e'")
+    (logged,) = client.search_runs([experiment.experiment_id])
+    (listed,) = client.list_artifacts(logged.info.run_id, "evaluation/walkers-step7")
+    assert listed.path == "evaluation/walkers-step7/accuracy.png" and listed.file_size == picture.stat().st_size
