@@ -16,7 +16,7 @@ from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.retrieval.index import GalleryIndex
 
-COLUMNS, TILE_WIDTH = 10, 128  # answers in a row of the sheet, pixels
+COLUMNS, TILE_WIDTH = 10, 140  # answers in a row of the sheet, pixels
 
 
 @dataclass(frozen=True)
