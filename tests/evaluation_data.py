@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jgcl_ray.config import Config, load_config
+from jgcl_ray.config import Config, PseudoLabelsConfig, load_config
 from jgcl_ray.data.datasets import ReidDataset, open_dataset
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.models.encoder import IdentityEncoder
@@ -17,6 +17,7 @@ from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved
 
 HEIGHT, WIDTH = 80, 40
 PEOPLE, CAMERAS = range(11, 18), (1, 2, 3)
+LABELLING = PseudoLabelsConfig(k1=6, k2=2, eps=0.6, min_samples=2)
 
 
 def write_photos(root: Path, people: range = PEOPLE, cameras: tuple[int, ...] = CAMERAS) -> Path:

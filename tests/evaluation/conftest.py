@@ -11,6 +11,7 @@ import torch
 from jgcl_ray.data.datasets import ReidDataset
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.evaluation.assessment import Assessment, assess
+from jgcl_ray.evaluation.report import write_report
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +33,9 @@ def encoder() -> Encoder:
 @pytest.fixture(scope="session")
 def found(encoder: Encoder, dataset: ReidDataset) -> Assessment:
     return assess(encoder, dataset, reranked=True, camera_pairs=True)
+
+
+@pytest.fixture(scope="session")
+def written(found: Assessment, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("report") / "new" / "folder"
+    return write_report(folder, found, encoder, evaluation_data.LABELLING, found.document())

@@ -12,10 +12,7 @@ from typing import Any
 
 import pytest
 
-from jgcl_ray.config import PseudoLabelsConfig
-from jgcl_ray.encoder import Encoder
 from jgcl_ray.evaluation.assessment import Assessment
-from jgcl_ray.evaluation.report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
@@ -55,13 +52,9 @@ def look(page: Path, width: int, profile: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def page(found: Assessment, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    labelling = PseudoLabelsConfig(k1=6, k2=2, eps=0.6, min_samples=2)
-    write_report(folder / "written", found, encoder, labelling, found.document())
-    probed = folder / "elsewhere" / "probed.html"  # alone: what lies beside the page is not there
-    probed.parent.mkdir()
-    text = (folder / "written" / "index.html").read_text(encoding="utf-8")
+def page(written: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    probed = tmp_path_factory.mktemp("elsewhere") / "probed.html"  # alone: what lies beside the page is not there
+    text = next(path for path in written if path.suffix == ".html").read_text(encoding="utf-8")
     assert "</body>" in text
     probed.write_text(text.replace("</body>", PROBE + "</body>"), encoding="utf-8")
     return probed

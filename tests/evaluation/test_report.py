@@ -9,20 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation_data import LABELLING
 from PIL import Image
 
 from jgcl_ray.config import PseudoLabelsConfig
-from jgcl_ray.encoder import Encoder
 from jgcl_ray.evaluation import report
 from jgcl_ray.evaluation.assessment import Assessment
 from jgcl_ray.evaluation.clusters import cluster_gallery, for_gallery, telling
 from jgcl_ray.evaluation.page import find
 from jgcl_ray.evaluation.plots import chance_cmc, embedding_map
 from jgcl_ray.evaluation.ranking import Labels, rank_by
-from jgcl_ray.evaluation.report import choose_queries, keep_with_run, write_report
+from jgcl_ray.evaluation.report import choose_queries, keep_with_run
 from jgcl_ray.mlflow_mirror import RunCard, Sent, TrackingUnavailableError
-
-LABELLING = PseudoLabelsConfig(k1=6, k2=2, eps=0.6, min_samples=2)
 
 
 def test_queries_are_best_median_worst_and_each_once() -> None:
@@ -106,12 +104,6 @@ def test_map_of_few_or_many_points() -> None:
     assert embedding_map(features[:5], people[:5], cameras[:5], {}) is None
     drawn = embedding_map(features, people, cameras, {1: "door"})
     assert drawn is not None and drawn.width > drawn.height
-
-
-@pytest.fixture(scope="module")
-def written(found: Assessment, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("report") / "new" / "folder"
-    return write_report(folder, found, encoder, LABELLING, found.document())
 
 
 def test_page_holds_everything_and_fetches_nothing(written: list[Path], found: Assessment) -> None:
