@@ -87,6 +87,9 @@ class WarmupConfig(Section):
         "walkers", description="Labelled data set for mode `source`."
     )
     source_root: AbsolutePath | None = Field(None, description="Folder of the source; null: walkers from the cache.")
+    source_preset: Literal["source", "tiny", "demo", "full"] = Field(
+        "source", description="Size of source walkers from the cache; `source` has photos alone, no projections."
+    )
     source_seed: int = Field(
         2, ge=0, description="Seed of source walkers from the cache: other people than seed 1's."
     )
@@ -174,7 +177,7 @@ class MeshesConfig(Section):
 
 
 class WalkersConfig(Section):
-    preset: Literal["demo", "full"] = Field("demo", description="Size of the rendered set.")
+    preset: Literal["tiny", "demo", "source", "full"] = Field("demo", description="Size of the rendered set.")
     seed: int = Field(1, ge=0, description="Seed of people, cameras and poses.")
 
 
@@ -338,6 +341,7 @@ class TrackingConfig(Section):
         None, description="MLflow's tracking server or database; null: SQLite in the folder of all runs."
     )
     experiment: str = Field("jgcl_ray", min_length=1, description="Name of the MLflow experiment.")
+    parent: str | None = Field(None, description="MLflow run under which this one is shown, as a sweep's trials are.")
     pictures_every: int = Field(1, ge=1, description="Epochs from pictures (generated views, curves) to the next.")
 
     @field_validator("uri")

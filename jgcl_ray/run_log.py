@@ -119,7 +119,7 @@ class RunLog(NullRunLog):
         """Start the records of `folder`, or go on with them and with its MLflow run.
 
         Tags `dataset`, `stage` and `git_commit` come by themselves. `parent_run_id`: MLflow run under which this one
-        is shown. Waits up to PATIENCE_AT_OPEN seconds for MLflow.
+        is shown, else that of `tracking.parent`. Waits up to PATIENCE_AT_OPEN seconds for MLflow.
         """
         for name in (".", PICTURES, ARTIFACTS):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -127,8 +127,8 @@ class RunLog(NullRunLog):
         uri = tracking_uri(config)
         key = RunCard.read(folder).key if (folder / CARD).exists() else uuid.uuid4().hex
         own_tags = {"dataset": config.data.name, **_git_tags()}
-        if parent_run_id is not None:
-            own_tags["mlflow.parentRunId"] = parent_run_id
+        if parent := parent_run_id or config.tracking.parent:
+            own_tags["mlflow.parentRunId"] = parent
         RunCard(
             key=key,
             name=config.run.name,

@@ -71,7 +71,8 @@ def plan_run(config: Config) -> Plan:
     source = None
     if "warmup" in config.run.stages and config.warmup.mode == "source":
         wanted = DataConfig(name=config.warmup.source, root=config.warmup.source_root)
-        walkers = config.walkers.model_copy(update={"seed": config.warmup.source_seed})
+        warmup = config.warmup
+        walkers = config.walkers.model_copy(update={"preset": warmup.source_preset, "seed": warmup.source_seed})
         source = check_images(open_dataset(wanted, walkers), config.data.on_bad_image)
         if source.train.folder == dataset.train.folder:
             raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,11 @@ def test_contact_sheet_shows_photos_and_projections(root: Path) -> None:
     sheet = contact_sheet(root, identities=2, images=4, turned=1)
     assert sheet.size == (8 * 68 + 4, 4 * 132 + 4)
     assert np.asarray(sheet).std() > 20
+
+
+def test_photos_alone_are_the_same_photos(root: Path, tmp_path: Path) -> None:
+    render(tmp_path / "photos", replace(SIZE, true_views=0, projections=False), seed=5, workers=1)
+    assert not (tmp_path / "photos" / "meshes").exists()
+    assert digests(tmp_path / "photos") == {
+        name: value for name, value in digests(root).items() if "meshes" not in name
+    }

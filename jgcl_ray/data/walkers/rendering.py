@@ -40,10 +40,13 @@ class WalkersSize:
     images: int  # photos of each identity
     true_views: int  # photos that are also taken from the seven other views
     height: int  # of the projections and true views, pixels; their width is half of it
+    projections: bool = True  # False: photos alone, which is enough to learn identities from
 
 
 PRESETS = {
+    "tiny": WalkersSize(train=16, test=8, images=8, true_views=0, height=96),
     "demo": WalkersSize(train=60, test=40, images=10, true_views=240, height=128),
+    "source": WalkersSize(train=120, test=4, images=10, true_views=0, height=128, projections=False),
     "full": WalkersSize(train=1000, test=500, images=16, true_views=400, height=256),
 }
 
@@ -67,6 +70,8 @@ def render(out: Path, size: WalkersSize, seed: int, workers: int | None = None) 
     interrupted run has left there is kept. `workers`: processes, one for each core by default.
     """
     made_of = {"revision": REVISION, "seed": seed, **asdict(size)}
+    if size.projections:  # a field that sets from before it lack
+        del made_of["projections"]
     if out.exists():
         if _manifest(out) == made_of:
             return
@@ -77,7 +82,7 @@ def render(out: Path, size: WalkersSize, seed: int, workers: int | None = None) 
     for folder in FOLDERS.values():
         (partial / folder).mkdir(parents=True, exist_ok=True)
     mesh_splits: tuple[SplitName, ...] = ("train", "test")
-    for split in mesh_splits:
+    for split in mesh_splits if size.projections else ():
         for view in VIEWS:
             view_folder(partial / "meshes", split, view).mkdir(parents=True, exist_ok=True)
     (partial / "records").mkdir(exist_ok=True)
@@ -86,7 +91,7 @@ def render(out: Path, size: WalkersSize, seed: int, workers: int | None = None) 
     missing = [row for row in range(len(plan.photos)) if not (partial / "records" / f"{row}.npz").is_file()]
     count = workers if workers is not None else len(os.sched_getaffinity(0))
     with _progress("walkers", len(plan.photos), len(plan.photos) - len(missing)) as advance:
-        for _ in _render_all(plan, missing, partial, size.height, count):
+        for _ in _render_all(plan, missing, partial, size, count):
             advance()
     _gather(partial, plan, size.height)
     partial.rename(out)
@@ -97,14 +102,14 @@ def _manifest(folder: Path) -> dict[str, int] | None:
     return json.loads(file.read_text()) if file.is_file() else None
 
 
-def _render_all(plan: Plan, rows: list[int], folder: Path, height: int, workers: int) -> Iterator[int]:
+def _render_all(plan: Plan, rows: list[int], folder: Path, size: WalkersSize, workers: int) -> Iterator[int]:
     """Render the photos in `rows`; yields each row when its files are written."""
     if workers <= 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # sums over threads differ in the last bit: the same pictures however many processes
         try:
             for row in rows:
-                _render_photo(plan, row, folder, height)
+                _render_photo(plan, row, folder, size)
                 yield row
         finally:
             torch.set_num_threads(threads)
@@ -112,7 +117,7 @@ def _render_all(plan: Plan, rows: list[int], folder: Path, height: int, workers:
     # Spawned, not forked: torch and Embree run threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(plan,)) as pool:
-        yield from pool.map(_render_in_worker, ((row, folder, height) for row in rows), chunksize=4)
+        yield from pool.map(_render_in_worker, ((row, folder, size) for row in rows), chunksize=4)
 
 
 _plan: Plan | None = None  # of a worker process
@@ -124,7 +129,7 @@ def _start(plan: Plan) -> None:
     _plan = plan
 
 
-def _render_in_worker(job: tuple[int, Path, int]) -> int:
+def _render_in_worker(job: tuple[int, Path, WalkersSize]) -> int:
     assert _plan is not None
     _render_photo(_plan, *job)
     return job[0]
@@ -158,11 +163,12 @@ def take_photo(plan: Plan, row: int) -> Taken:
     return Taken(jpeg.getvalue(), figure, shot, photographer)
 
 
-def _render_photo(plan: Plan, row: int, folder: Path, height: int) -> None:
+def _render_photo(plan: Plan, row: int, folder: Path, size: WalkersSize) -> None:
     """Write one photo, its projections, and last its record."""
-    photo, taken = plan.photos[row], take_photo(plan, row)
+    photo, taken, height = plan.photos[row], take_photo(plan, row), size.height
     (folder / photo.path).write_bytes(taken.jpeg)
-    for view, grey in zip(VIEWS, projections(taken.figure, taken.shot, VIEWS, height), strict=True):
+    views = VIEWS if size.projections else ()
+    for view, grey in zip(views, projections(taken.figure, taken.shot, views, height) if views else (), strict=True):
         name = Path(photo.name).with_suffix(".png")
         Image.fromarray(grey).save(view_folder(folder / "meshes", photo.mesh_split, view) / name, compress_level=4)
     true_views = [taken.photographer.true_view(view) for view in NOVEL_VIEWS] if photo.true_views else []
