@@ -62,7 +62,6 @@ def main() -> None:
         )
         document = found.document() | {"checkpoint": {"path": str(checkpoint), "fingerprint": encoder.fingerprint}}
         if arguments.json is not None:
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(arguments.json, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
         if arguments.cross_camera:
             print("\n".join(found.camera_lines()))
@@ -145,6 +144,11 @@ def _config(arguments: argparse.Namespace) -> Config:
     for option, path, wanted in (("--json", arguments.json, "file"), ("--report", arguments.report, "folder")):
         if path is not None and path.exists() and path.is_dir() != (wanted == "folder"):
             raise UserError(f"{option} {path}: is no {wanted}; give another name")
+        if path is not None:
+            try:  # now, rather than when all is computed
+                (path if wanted == "folder" else path.parent).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"{option} {path}: cannot be made ({error.strerror}); give another name") from None
     return config.model_copy(update={"data": config.data.model_copy(update=changes)})
 
 

@@ -136,6 +136,7 @@ def test_mistakes_end_in_one_line(call: Call, run: Path, photos: Path, tmp_path:
         ((tmp_path, *given), "no checkpoint here"),
         ((run, *given, "--json", tmp_path), "is no file"),
         ((run, *given, "--report", victim), "is no folder"),
+        ((run, *given, "--report", victim / "report"), "cannot be made (Not a directory)"),
         ((run, *given, "eval.batchsize=3"), "did you mean eval.batch_size?"),
     ]  # fmt: skip
     for arguments, words in mistakes:
