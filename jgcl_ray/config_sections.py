@@ -37,7 +37,9 @@ class RunConfig(Section):
         "folder that has any; a path: go on from that checkpoint.",
     )
     init_from: AbsolutePath | None = Field(
-        None, description="Checkpoint whose networks a new run starts with; counters and memory start afresh."
+        None,
+        description="Checkpoint whose networks a new run starts with, counters and memory afresh; or the file "
+        "encoder.safetensors of one, for the encoder alone.",
     )
     log_every: int = Field(10, ge=1, description="Steps between records of the loss terms.")
     deterministic: bool = Field(

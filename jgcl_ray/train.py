@@ -31,7 +31,7 @@ def main() -> None:
         from rich.console import Console
 
         from jgcl_ray.training.run import Interrupted, dry_run, train
-        from jgcl_ray.training.terminal import shown
+        from jgcl_ray.training.terminal import last_line, shown
 
         console = Console(stderr=True)
         if arguments.dry_run:
@@ -43,10 +43,7 @@ def main() -> None:
         except Interrupted as error:
             console.print(str(error))
             sys.exit(128 + error.number)
-    if outcome.scores is None:
-        print("no labels to score against: see the labelling's quality in metrics.jsonl")
-    else:
-        print(f"mAP {outcome.scores.mAP:.4f} rank-1 {outcome.scores.rank1:.4f}")
+    print(last_line(config.run.root / config.run.name, outcome))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.projections import open_projections
 from jgcl_ray.models.networks import build_networks
 from jgcl_ray.models.resnet import synchronise_statistics
+from jgcl_ray.models.weights import load_weights
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
 from jgcl_ray.training.checkpoint import Checkpoints, load_networks, read_manifest
 from jgcl_ray.training.optim import build_optimisers
@@ -70,17 +71,12 @@ def plan_run(config: Config) -> Plan:
     dataset = check_images(dataset, config.data.on_bad_image)
     source = None
     if "warmup" in config.run.stages and config.warmup.mode == "source":
-        wanted = DataConfig(name=config.warmup.source, root=config.warmup.source_root)
-        warmup = config.warmup
-        walkers = config.walkers.model_copy(update={"preset": warmup.source_preset, "seed": warmup.source_seed})
-        source = check_images(open_dataset(wanted, walkers), config.data.on_bad_image)
+        source = _open_source(config)
         if source.train.folder == dataset.train.folder:
             raise UserError(
                 f"warmup.source: {source.root} is the data set to be learnt without labels; give another one, or "
                 "walkers of another warmup.source_seed"
             )
-        if source.train.identities is None:
-            raise UserError(f"warmup.source={config.warmup.source}: it has no labels to learn from")
     if draws(config):
         open_projections(config.meshes, config.data, dataset.train.paths, "train", dataset.train.folder)
     warms_up = config.run.stages[0] == "warmup" and config.warmup.mode != "none"
@@ -133,7 +129,9 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     networks = build_networks(config)
-    if config.run.init_from is not None:
+    if config.run.init_from is not None and config.run.init_from.is_file():
+        load_weights(networks.encoder, config.run.init_from)
+    elif config.run.init_from is not None:
         load_networks(config.run.init_from, networks)
     if config.scaling.sync_batch_norm:
         synchronise_statistics(networks.encoder)
@@ -170,6 +168,21 @@ class InProcess:
 
     def resume(self, pending: PseudoLabels | None) -> None:
         """See Clusterer."""
+
+
+def _open_source(config: Config) -> ReidDataset:
+    """The labelled data set of warmup.mode=source; UserError under the names of its own fields."""
+    warmup = config.warmup
+    if warmup.source != "walkers" and warmup.source_root is None:
+        raise UserError(f"warmup.source={warmup.source}: say in warmup.source_root where it lies")
+    walkers = config.walkers.model_copy(update={"preset": warmup.source_preset, "seed": warmup.source_seed})
+    try:
+        source = open_dataset(DataConfig(name=warmup.source, root=warmup.source_root), walkers)
+    except UserError as error:
+        raise UserError(str(error).replace("data.root", "warmup.source_root")) from None
+    if source.train.identities is None:
+        raise UserError(f"warmup.source={warmup.source}: it has no labels to learn from")
+    return check_images(source, config.data.on_bad_image)
 
 
 def _open(config: Config) -> tuple[Config, ReidDataset]:

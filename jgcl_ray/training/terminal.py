@@ -13,6 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jgcl_ray.run_log import read_records
+from jgcl_ray.training.loop import Outcome
+
 PROGRESS = "progress.json"
 METRICS = "metrics.jsonl"
 WARNINGS = "warnings.log"
@@ -63,6 +66,23 @@ def shown(folder: Path, console: Console) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
+
+
+def last_line(folder: Path, outcome: Outcome) -> str:
+    """How a run ended: its scores, or without labels what is known of its last labelling."""
+    if outcome.scores is not None:
+        return f"mAP {outcome.scores.mAP:.4f} rank-1 {outcome.scores.rank1:.4f}"
+    known: dict[str, Any] = {}
+    for record in read_records(folder):
+        known |= record
+    words = ["no labels, so no mAP"]
+    if "num_clusters" in known:
+        words.append(f"{known['num_clusters']:.0f} clusters and {known['num_outliers']:.0f} outliers in the end")
+    if "single_camera_share" in known:
+        words.append(f"{known['single_camera_share']:.0%} of the clusters seen by one camera alone")
+    if "validation_mAP" in known:
+        words.append(f"validation mAP {known['validation_mAP']:.3f}")
+    return "; ".join(words)
 
 
 def _watch(folder: Path, console: Console, done: threading.Event) -> None:

@@ -162,6 +162,21 @@ def test_without_a_warm_up_the_first_step_is_the_generators(walkers: Path, undis
     assert next(line["stage"] for line in records(tmp_path / "walkers")) == "generation"
 
 
+def test_a_source_is_blamed_by_its_own_names(walkers: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"say in warmup\.source_root"):
+        plan_run(configured(walkers, tmp_path, "warmup.mode=source", "warmup.source=market1501"))
+    with pytest.raises(UserError, match=r"warmup\.source_root|nowhere"):
+        nowhere = f"warmup.source_root={tmp_path / 'nowhere'}"
+        plan_run(configured(walkers, tmp_path, "warmup.mode=source", "warmup.source=market1501", nowhere))
+
+
+@pytest.mark.slow
+def test_an_encoder_alone_starts_a_run(walkers: Path, undisturbed: Path, tmp_path: Path) -> None:
+    weights = undisturbed / "checkpoints" / "latest" / "encoder.safetensors"
+    start(configured(walkers, tmp_path, "run.stages=[generation]", f"run.init_from={weights}"))
+    assert {line["stage"] for line in records(tmp_path / "walkers")} == {"generation"}
+
+
 def test_stages_go_by_either_name(walkers: Path, tmp_path: Path) -> None:
     assert configured(walkers, tmp_path, "run.stages=[warmup, generator, joint]").run.stages[1] == "generation"
 

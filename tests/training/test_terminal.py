@@ -10,7 +10,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jgcl_ray.training.terminal import METRICS, WARNINGS, ProgressFile, shown
+from jgcl_ray.evaluation.evaluator import Scores
+from jgcl_ray.training.checkpoint import Position
+from jgcl_ray.training.loop import Outcome
+from jgcl_ray.training.terminal import METRICS, WARNINGS, ProgressFile, last_line, shown
 
 LABELLED = {"stage": "joint", "epoch": 0, "step": 3, "num_clusters": 21.0, "num_outliers": 4.0, "eps": 0.4321}
 CLOSED = {"stage": "joint", "epoch": 0, "step": 9, "images_per_second": 12.34, "mAP": 0.5678, "seconds_train": 7.0}
@@ -34,6 +37,19 @@ def test_a_line_for_each_epoch_and_every_warning(tmp_path: Path) -> None:
     (epoch,) = (line.split() for line in lines if "12.3" in line)
     assert epoch[:3] == ["joint", "1", "0.568"] and "21" in epoch and "0.432" in epoch
     assert not any(" 99 " in line for line in lines)
+
+
+def test_last_line_of_a_run_with_and_without_labels(tmp_path: Path) -> None:
+    scored = Outcome(False, Position(), Scores(0.51234, 0.6, 0.1, 20))
+    assert last_line(tmp_path, scored) == "mAP 0.5123 rank-1 0.6000"
+    closed = {**CLOSED, "validation_mAP": 0.25}
+    (tmp_path / METRICS).write_text(
+        "".join(json.dumps(line) + "\n" for line in ({**LABELLED, "single_camera_share": 0.4}, closed))
+    )
+    assert last_line(tmp_path, Outcome(False, Position(), None)) == (
+        "no labels, so no mAP; 21 clusters and 4 outliers in the end; 40% of the clusters seen by one camera alone; "
+        "validation mAP 0.250"
+    )
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
