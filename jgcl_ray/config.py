@@ -218,6 +218,8 @@ def _one_line(error: Any) -> str:
         close = difflib.get_close_matches(path[-1], known, n=1)
         meant = f"did you mean {'.'.join([*path[:-1], close[0]])}? " if close else ""
         return f"{key}={error['input']!r}: no such field; {meant}known: {', '.join(known)}"
+    if isinstance(error["input"], dict):  # fields that do not go together: the message names them
+        return f"{key}: {error['msg'].removeprefix('Value error, ')}"
     return f"{key}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
