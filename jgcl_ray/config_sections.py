@@ -77,6 +77,24 @@ class ScalingConfig(Section):
         "two small collectives a layer and pass.",
     )
     max_failures: int = Field(3, ge=0, description="Times that lost workers are replaced before the run gives up.")
+    min_workers: int | None = Field(
+        None,
+        ge=1,
+        description="Go on with as few workers as this while machines are missing, and with `num_workers` again when "
+        "they are back; null: wait for `num_workers`.",
+    )
+    wait_seconds: float = Field(
+        0,
+        ge=0,
+        description="Seconds to wait for machines that are still starting; an autoscaling cluster is asked for them "
+        "(with device cuda for GPUs). 0: refuse at once what the cluster cannot give.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ScalingConfig:
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(f"min_workers = {self.min_workers} is more than num_workers = {self.num_workers}")
+        return self
 
 
 class WarmupConfig(Section):
@@ -111,6 +129,9 @@ class GenerationConfig(Section):
 class JointConfig(Section):
     epochs: int = Field(20, ge=0, description="Epochs of all networks together.")
     decay_at: int = Field(10, ge=0, description="Epoch from which the encoder's learning rate is a tenth.")
+    generator_lr: float | None = Field(
+        None, gt=0, description="Adam's rate of structure encoder and generator here; null: `optim.generator_lr`."
+    )
 
 
 class EvalConfig(Section):

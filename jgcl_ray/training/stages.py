@@ -230,9 +230,10 @@ class Joint(_Paired):
     def step(self, batch: PairedBatch, epoch: int, step: int) -> Terms:
         """See Stage."""
         assert self.bank is not None
-        rate = self.config.optim.encoder_lr * (0.1 if epoch >= self.config.joint.decay_at else 1.0)
-        set_learning_rate(self.session.optimisers.encoder, rate)
-        networks, optimisers = self.session.networks, self.session.optimisers
+        networks, optimisers, joint = self.session.networks, self.session.optimisers, self.config.joint
+        rate = self.config.optim.encoder_lr * (0.1 if epoch >= joint.decay_at else 1.0)
+        set_learning_rate(optimisers.encoder, rate)
+        set_learning_rate(optimisers.generator, joint.generator_lr or self.config.optim.generator_lr)
         trust = self.session.trust(batch.index)
         return dict(joint_step(networks, optimisers, self.bank, batch, self.config, step, trust).terms)
 

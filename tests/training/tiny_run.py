@@ -18,11 +18,15 @@ TINY = """
 
 
 def configured(walkers: Path, root: Path, *overrides: str) -> Config:
-    return load_config(None, arguments(walkers, root, *overrides))
+    return load_config(None, _overrides(walkers, root, *overrides))
 
 
 def arguments(walkers: Path, root: Path, *overrides: str) -> list[str]:
     """Of `python -m jgcl_ray.train`."""
+    return ["--config", "base", *_overrides(walkers, root, *overrides)]
+
+
+def _overrides(walkers: Path, root: Path, *overrides: str) -> list[str]:
     return [*TINY, f"data.root={walkers}", f"run.root={root}", *overrides]
 
 
