@@ -125,6 +125,12 @@ class Mirror:
                 self._link = None  # what has arrived is anyone's guess: the next call asks
                 raise
 
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Tags of the MLflow run besides those of its card; after an `update`."""
+        if self._link is not None:
+            with _unavailable(self.uri):
+                self._link.tag(tags)
+
 
 class _Link:
     """One connection; knows what MLflow had when it was made, and what went since."""
@@ -160,6 +166,10 @@ class _Link:
         self._send_status(RunCard.read(self._folder).status)
         sent.models = self._send_model()  # at last: it is large, and servers before MLflow 3 do not take it
         return sent
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            self._client.set_tag(self.run_id, name, value)
 
     def _find(self, card: RunCard) -> Run | None:
         found = self._client.search_runs([self.experiment_id], f"tags.`{KEY_TAG}` = '{card.key}'", max_results=1)
