@@ -88,13 +88,16 @@ DATA: dict[str, Callable[[Path], list[str]]] = {
     "msmt17": lambda root: write_set(root, MSMT17),
     "official": lambda root: write_set(root, MARKET),
     "walkers": lambda root: [],
+    "walkers_tiny": lambda root: [],
 }
 
 
 @pytest.fixture
 def few_walkers(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The preset `demo` with a handful of walkers, in a cache of this test session."""
-    monkeypatch.setitem(rendering.PRESETS, "demo", WalkersSize(train=3, test=2, images=4, true_views=0, height=80))
+    """The presets with a handful of walkers, in a cache of this test session."""
+    few = WalkersSize(train=3, test=2, images=4, true_views=0, height=80)
+    for preset in rendering.PRESETS:
+        monkeypatch.setitem(rendering.PRESETS, preset, few)
     monkeypatch.setenv("JGCL_RAY_CACHE", str(tmp_path_factory.getbasetemp() / "few_walkers"))
 
 
@@ -144,7 +147,7 @@ def test_crops_have_several_starts(start: str, tmp_path: Path, few_walkers: None
     assert (plan.source is not None) == ("source" in start)
 
 
-@pytest.mark.parametrize("name", [name for name in DATA if name != "walkers"])
+@pytest.mark.parametrize("name", [name for name in DATA if not name.startswith("walkers")])
 def test_without_a_folder_the_missing_one_is_named(name: str) -> None:
     with pytest.raises(UserError, match=r"data\.root is not set: give the folder that holds .*data\.root=FOLDER"):
         plan_run(load_config(name))
