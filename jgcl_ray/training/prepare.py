@@ -33,7 +33,10 @@ from jgcl_ray.training.session import Clusterer, Session, TrainingData
 # Fields that may differ between a run and its continuation: none changes what is computed.
 _FREE = {
     "run": {"root", "resume", "init_from", "local", "log_every"},
-    "scaling": {"num_workers", "device", "cpus_per_worker", "gpus_per_worker", "threads_per_worker", "max_failures"},
+    "scaling": {
+        *("num_workers", "min_workers", "device", "cpus_per_worker", "gpus_per_worker", "threads_per_worker"),
+        *("max_failures", "wait_seconds"),
+    },
     "data": {"root", "cache", "loader_workers"},
     "checkpoints": {"every_steps", "keep"},
     "eval": {"batch_size"},
@@ -85,6 +88,8 @@ def plan_run(config: Config) -> Plan:
             f"run.stages={','.join(config.run.stages)}, warmup.mode={config.warmup.mode}: the encoder would start "
             "random; give a checkpoint by run.init_from, ImageNet weights by encoder.weights=imagenet, or a warm-up"
         )
+    if not config.run.local:
+        _check_shares(config)
     return Plan(config, dataset, source)
 
 
@@ -191,6 +196,23 @@ def _open(config: Config) -> tuple[Config, ReidDataset]:
     if config.data.root is None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"root": dataset.root})})
     return config, dataset
+
+
+def _check_shares(config: Config) -> None:
+    data, most, sizes = config.data, config.scaling.num_workers, {}
+    if draws(config):
+        sizes["data.batch_size"] = data.batch_size
+    if "warmup" in config.run.stages:
+        sizes["data.identities_per_batch x data.images_per_identity"] = (
+            data.identities_per_batch * data.images_per_identity
+        )
+    for workers in range(config.scaling.min_workers or most, most + 1):
+        for name, size in sizes.items():
+            if size % workers:
+                raise UserError(
+                    f"{name} = {size} does not divide by {workers} workers: change it, or scaling.num_workers and "
+                    "scaling.min_workers"
+                )
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray.autoscaler.sdk import request_resources
 from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -104,9 +106,7 @@ def _on_ray(plan: Plan, tell: Tell) -> Outcome | None:
             _train_worker,
             train_loop_config={"plan": plan, "actor": actor, "cuda": cuda},
             torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=config.scaling.num_workers, use_gpu=cuda, resources_per_worker=resources
-            ),
+            scaling_config=ScalingConfig(num_workers=_workers(config), use_gpu=cuda, resources_per_worker=resources),
             run_config=ray.train.RunConfig(
                 name="train",
                 storage_path=str(plan.folder / "ray"),
@@ -203,11 +203,49 @@ def _use_threads(config: Config, workers: int) -> None:
     torch.set_num_threads(config.scaling.threads_per_worker or max(1, cores // workers))
 
 
+def _workers(config: Config) -> int | tuple[int, int]:
+    """How many workers Ray Train is to keep: a number, or the fewest and the most."""
+    least, most = config.scaling.min_workers, config.scaling.num_workers
+    return most if least in (None, most) else (least, most)
+
+
 def _check_resources(config: Config) -> bool:
-    """Whether the workers get GPUs. What cannot start would wait for ever: UserError with the arithmetic instead."""
+    """Whether the workers get GPUs. What cannot start would wait for ever: UserError with the arithmetic instead.
+
+    Within scaling.wait_seconds machines may still come; an autoscaler is asked for them.
+    """
+    deadline = time.monotonic() + config.scaling.wait_seconds
+    try:
+        return _resources(config)
+    except UserError:
+        if not config.scaling.wait_seconds:
+            raise
+    request_resources(bundles=_wanted(config))
+    try:
+        while True:
+            try:
+                return _resources(config)
+            except UserError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(1)
+    finally:
+        request_resources(bundles=[])  # else it would hold the machines after the run
+
+
+def _wanted(config: Config) -> list[dict[str, float]]:
+    scaling, labels = config.scaling, config.pseudo_labels
+    gpus = scaling.device == "cuda"
+    worker = {"CPU": scaling.cpus_per_worker, "GPU": scaling.gpus_per_worker if gpus else 0}
+    actor = {"CPU": labels.num_cpus, "GPU": labels.num_gpus if gpus else 0}
+    bundles = [*(worker for _ in range(scaling.num_workers)), actor]
+    return [{kind: amount for kind, amount in bundle.items() if amount} for bundle in bundles if any(bundle.values())]
+
+
+def _resources(config: Config) -> bool:
     scaling, labels, there = config.scaling, config.pseudo_labels, ray.cluster_resources()
     cuda = _wants_cuda(config, there.get("GPU", 0) > 0)
-    workers = scaling.num_workers
+    workers = scaling.min_workers or scaling.num_workers
     needs = [("CPU", scaling.cpus_per_worker, labels.num_cpus)]
     if cuda:
         needs.append(("GPU", scaling.gpus_per_worker, labels.num_gpus))
@@ -216,7 +254,8 @@ def _check_resources(config: Config) -> bool:
             raise UserError(
                 f"{workers} workers x {each:g} {kind}s (scaling) + {actor:g} of the clustering actor = "
                 f"{workers * each + actor:g}, and the Ray cluster has {there.get(kind, 0):g}: lower "
-                f"scaling.num_workers, scaling.{kind.lower()}s_per_worker or pseudo_labels.num_{kind.lower()}s"
+                f"scaling.num_workers, scaling.{kind.lower()}s_per_worker or pseudo_labels.num_{kind.lower()}s, or "
+                "give machines that are starting time by scaling.wait_seconds"
             )
     return cuda
 
