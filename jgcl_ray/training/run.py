@@ -203,7 +203,7 @@ def _use_threads(config: Config, workers: int) -> None:
     torch.set_num_threads(config.scaling.threads_per_worker or max(1, cores // workers))
 
 
-def _workers(config: Config) -> int | tuple[int, int]:
+def _workers(config: Config) -> Any:  # Ray's annotations know no pair
     """How many workers Ray Train is to keep: a number, or the fewest and the most."""
     least, most = config.scaling.min_workers, config.scaling.num_workers
     return most if least in (None, most) else (least, most)
