@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -158,16 +159,33 @@ def ray_cluster() -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
-    except ConnectionError:
-        if "RAY_ADDRESS" in os.environ:
-            raise UserError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster answers there") from None
+    address = os.environ.get("RAY_ADDRESS") or _running_head()
+    if address is None:
         ray.init(address="local", include_dashboard=True, **quiet)
+    else:
+        try:
+            ray.init(address=address, **quiet)
+        except ConnectionError:
+            raise UserError(f"no Ray cluster answers at {address} (RAY_ADDRESS, or `ray start` here)") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _running_head() -> str | None:
+    """HOST:PORT that `ray start` left for this machine, if someone listens there.
+
+    Ray's own "auto" waits minutes for a head that died, and takes one of a container whose processes it can see.
+    """
+    left = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    try:
+        address = left.read_text().strip()
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError):
+        return None
+    return address
 
 
 @contextmanager
