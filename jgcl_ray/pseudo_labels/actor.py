@@ -61,7 +61,9 @@ def start_clustering_actor(config: PseudoLabelsConfig) -> ActorHandle:
             )
     clusterer: Any = ray.remote(_Clusterer)
     endless = {"max_restarts": -1, "max_task_retries": -1}
-    return clusterer.options(num_cpus=config.num_cpus, num_gpus=config.num_gpus, **endless).remote(config)
+    # By itself an actor goes into its creator's placement group, and that of a sweep's driver has no room for it.
+    anywhere = {"scheduling_strategy": "DEFAULT"}
+    return clusterer.options(num_cpus=config.num_cpus, num_gpus=config.num_gpus, **endless, **anywhere).remote(config)
 
 
 class ClusteringClient:
