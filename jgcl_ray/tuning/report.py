@@ -39,6 +39,7 @@ def write_report(folder: Path, base: Config, space: Space, metric: str, trials: 
             content = io.BytesIO()
             draw(space, metric, measured).save(content, format="PNG", optimize=True)
             files[name] = content.getvalue()
+    (folder / ARTIFACTS).mkdir(parents=True, exist_ok=True)
     for name, written in files.items():
         write_atomically(folder / name, written)
         write_atomically(folder / ARTIFACTS / name, written)

@@ -50,7 +50,6 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
 }
 
-logger = logging.getLogger(__name__)
 Tell = Callable[[str], None]
 
 
@@ -82,6 +81,7 @@ def sweep(base: Config, space: Space, tell: Tell, again: bool = False) -> Sweep:
     open_folder(folder, base, space)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists failed and interrupted trials once more
     drawn = dict(enumerate(space.draw())) if space.sweep.searcher == "random" else {}
     left = remaining(read_trials(folder / TRIALS), drawn, again)
     record = SweepRecord(folder, base, space, metric)

@@ -130,14 +130,14 @@ def epochs_before(config: Config, stage: str | None = None) -> int:
     """Epochs of the stages before one; of all stages."""
     lengths = {"warmup": config.warmup.epochs, "generation": config.generation.epochs, "joint": config.joint.epochs}
     stages = config.run.stages
-    before = stages[: stages.index(stage)] if stage else stages  # type: ignore[arg-type]
+    before = stages[: stages.index(stage)] if stage else stages
     return sum(lengths[each] for each in before)
 
 
 class Trial(tune.Trainable):
     """What Tune starts, asks for the next evaluation, and stops."""
 
-    def setup(self, config: dict[str, Any], setting: TrialSetting) -> None:
+    def setup(self, config: dict[str, Any], setting: TrialSetting) -> None:  # type: ignore[override]
         """Nothing starts yet: a checkpoint to go on from may still come."""
         self._setting, self._params = setting, dict(config["params"])
         self._number = setting.number(self.trial_id, config)

@@ -1,4 +1,4 @@
-"""Sweeps on Ray: trials that fail, are stopped or replaced; a driver that is killed, Ctrl-C, and what is left then."""
+"""Sweeps on Ray: trials that fail, are stopped or replaced; a killed driver, Ctrl-C, and what is left of them."""
 
 from __future__ import annotations
 
