@@ -147,6 +147,12 @@ class EvalConfig(Section):
 class CheckpointConfig(Section):
     every_steps: int = Field(0, ge=0, description="Steps between checkpoints besides those at epoch ends; 0: none.")
     keep: int = Field(2, ge=1, description="Newest checkpoints to keep, besides the best.")
+    mirror: str | None = Field(
+        None,
+        pattern=r"^[a-z][a-z0-9+.-]*://[^@]*$",
+        description="Address of a second place for checkpoints (s3://BUCKET/FOLDER, gs://..., file:///...), from "
+        "where a run with an empty folder takes them; credentials from the environment, not in the address.",
+    )
 
 
 class DataConfig(Section):
@@ -175,6 +181,11 @@ class DataConfig(Section):
         10, ge=0, description="Pixels of black around an image out of which the warm-up crops it again; 0 for none."
     )
     erasing_probability: float = Field(0.5, ge=0, le=1, description="How often the warm-up erases a rectangle.")
+    stage_to: AbsolutePath | None = Field(
+        None,
+        description="Folder on a disk of each machine to which images and projections are copied before training, "
+        "once for all its workers, with a checksum; null: read where they are.",
+    )
     loader_workers: int = Field(
         2, ge=0, description="Loader processes of each Ray worker; 0 loads in the worker itself."
     )

@@ -24,6 +24,7 @@ import torch
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.networks import Networks
 from jgcl_ray.models.weights import load_weights, save_weights
+from jgcl_ray.storage import RemoteFolder
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +53,10 @@ class Saved:
 
 
 class Checkpoints:
-    """The checkpoints of one run, written by its first worker."""
+    """The checkpoints of one run, written by its first worker; mirror: where each goes a second time."""
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int = 2, mirror: RemoteFolder | None = None) -> None:
+        self.folder, self.keep, self.mirror = folder, keep, mirror
 
     def save(self, name: str, networks: Networks, saved: Saved) -> Path:
         """Write a checkpoint under `name` and point `latest` at it; the oldest beyond `keep` go."""
@@ -81,7 +82,19 @@ class Checkpoints:
         _sync(self.folder)
         self._point(LATEST, name)
         self._prune()
+        if self.mirror is not None:
+            self.mirror.send(target, keep={path.name for path in self._all()})
         return target
+
+    def restore(self) -> None:
+        """Bring back what the mirror has, for a run whose folder has no checkpoint."""
+        names = [] if self.mirror is None else self.mirror.complete()
+        for name in names:
+            assert self.mirror is not None
+            self.mirror.bring(name, self.folder)
+            self._point(LATEST, name)
+        if names:
+            logger.warning("%s: going on from the %d checkpoints of the mirror", self.folder, len(names))
 
     def mark_best(self, checkpoint: Path) -> None:
         """Point `best` at a checkpoint of this run."""

@@ -18,6 +18,7 @@ from jgcl_ray.data.datasets import ReidDataset, open_dataset
 from jgcl_ray.data.image_check import check_images
 from jgcl_ray.data.loaders import open_images
 from jgcl_ray.data.samplers import Shard
+from jgcl_ray.data.staging import moved, stage_folder
 from jgcl_ray.distributed import broadcast_module
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.projections import open_projections
@@ -25,10 +26,12 @@ from jgcl_ray.models.networks import build_networks
 from jgcl_ray.models.resnet import synchronise_statistics
 from jgcl_ray.models.weights import load_weights
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
-from jgcl_ray.training.checkpoint import Checkpoints, load_networks, read_manifest
+from jgcl_ray.storage import RemoteFolder
+from jgcl_ray.training.checkpoint import MANIFEST, Checkpoints, load_networks, read_manifest
 from jgcl_ray.training.optim import build_optimisers
 from jgcl_ray.training.precision import prepare
 from jgcl_ray.training.session import Clusterer, Session, TrainingData
+from jgcl_ray.training.terminal import ProgressFile
 
 # Fields that may differ between a run and its continuation: none changes what is computed.
 _FREE = {
@@ -37,8 +40,8 @@ _FREE = {
         *("num_workers", "min_workers", "device", "cpus_per_worker", "gpus_per_worker", "threads_per_worker"),
         *("max_failures", "wait_seconds"),
     },
-    "data": {"root", "cache", "loader_workers"},
-    "checkpoints": {"every_steps", "keep"},
+    "data": {"root", "cache", "stage_to", "loader_workers"},
+    "checkpoints": {"every_steps", "keep", "mirror"},
     "eval": {"batch_size"},
     "tracking": None,  # all of it
 }
@@ -60,7 +63,9 @@ class Plan:
     @property
     def checkpoints(self) -> Checkpoints:
         """Of this run."""
-        return Checkpoints(self.folder / "checkpoints", self.config.checkpoints.keep)
+        uri = self.config.checkpoints.mirror
+        mirror = None if uri is None else RemoteFolder(uri, self.config.run.name, MANIFEST)
+        return Checkpoints(self.folder / "checkpoints", self.config.checkpoints.keep, mirror)
 
     def newest_checkpoint(self) -> Path | None:
         """Where the run goes on from: its own newest, else the one of run.resume; None for a new run."""
@@ -105,14 +110,15 @@ def check_folder(plan: Plan) -> None:
         read_manifest(wanted, verify=True)
     if file.is_file():
         before = validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-        differing = _differences(before.model_dump(mode="json"), plan.config.model_dump(mode="json"))
-        if differing:
-            raise UserError(
-                f"{plan.folder} holds a run with another configuration ({', '.join(differing[:4])}"
-                f"{', ...' if len(differing) > 4 else ''}): give this one another run.name, or remove that folder"
-            )
+        _check_same(before.model_dump(mode="json"), plan.config, str(plan.folder))
     if wanted == "never" and plan.checkpoints.newest() is not None:
         raise UserError(f"{plan.folder} holds checkpoints and run.resume=never: give the run another run.name")
+    mirror = plan.checkpoints.mirror
+    for name in mirror.complete()[-1:] if mirror is not None else ():
+        assert mirror is not None
+        if wanted == "never":
+            raise UserError(f"{mirror.uri} holds checkpoints and run.resume=never: give the run another run.name")
+        _check_same(mirror.read_json(name)["config"], plan.config, mirror.uri)
 
 
 def open_folder(plan: Plan) -> None:
@@ -123,11 +129,13 @@ def open_folder(plan: Plan) -> None:
     temporary = file.with_suffix(".tmp")
     temporary.write_text(to_yaml(plan.config), encoding="utf-8")
     temporary.replace(file)
+    if plan.config.run.resume == "auto" and plan.checkpoints.newest() is None:
+        plan.checkpoints.restore()
 
 
 def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.device) -> Session:
-    """Networks with the first worker's weights on all, optimisers, data."""
-    config = plan.config
+    """Networks with the first worker's weights on all, optimisers, data (copied to this machine, if asked for)."""
+    config, near = plan.config, stage(plan, shard.index == 0)
     torch.manual_seed(config.run.seed)
     if config.run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -144,17 +152,40 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
         module.to(device)
         broadcast_module(module)
     prepare(networks, config.precision)
-    images = open_images(plan.dataset.train, config.data)
-    names, folder = plan.dataset.train.paths, plan.dataset.train.folder
+    train, meshes = near.dataset.train, near.config.meshes
     data = TrainingData(
-        dataset=plan.dataset,
-        images=images,
-        projections=open_projections(config.meshes, config.data, names, "train", folder) if draws(config) else None,
-        source=plan.source,
-        source_images=None if plan.source is None else open_images(plan.source.train, config.data),
+        dataset=near.dataset,
+        images=open_images(train, config.data),
+        projections=(
+            open_projections(meshes, near.config.data, train.paths, "train", train.folder) if draws(config) else None
+        ),
+        source=near.source,
+        source_images=None if near.source is None else open_images(near.source.train, config.data),
     )
     optimisers = build_optimisers(networks, config.optim, config.warmup)
     return Session(config, data, networks, optimisers, clusterer, device, shard)
+
+
+def stage(plan: Plan, first: bool) -> Plan:
+    """The plan with its data on a disk of this machine, where data.stage_to is set; `first` worker: tell how far."""
+    disk, config, bar = plan.config.data.stage_to, plan.config, ProgressFile(plan.folder)
+    if disk is None:
+        return plan
+
+    def copied(folder: Path) -> Path:
+        def tell(done: int, files: int) -> None:
+            if first:
+                bar.write(stage=f"copying {folder.name}", batch=done, batches=files, numbers={})
+
+        return stage_folder(folder, disk, tell)
+
+    root, source = copied(plan.dataset.root), plan.source
+    changes: dict[str, Any] = {"data": config.data.model_copy(update={"root": root})}
+    if config.meshes.root is not None and draws(config):
+        changes["meshes"] = config.meshes.model_copy(update={"root": copied(config.meshes.root)})
+    if source is not None:
+        source = moved(source, copied(source.root))
+    return Plan(config.model_copy(update=changes), moved(plan.dataset, root), source)
 
 
 class InProcess:
@@ -213,6 +244,15 @@ def _check_shares(config: Config) -> None:
                     f"{name} = {size} does not divide by {workers} workers: change it, or scaling.num_workers and "
                     "scaling.min_workers"
                 )
+
+
+def _check_same(before: dict[str, Any], config: Config, folder: str) -> None:
+    differing = _differences(before, config.model_dump(mode="json"))
+    if differing:
+        raise UserError(
+            f"{folder} holds a run with another configuration ({', '.join(differing[:4])}"
+            f"{', ...' if len(differing) > 4 else ''}): give this one another run.name, or remove that folder"
+        )
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

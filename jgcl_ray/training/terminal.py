@@ -100,7 +100,7 @@ def _watch(folder: Path, console: Console, done: threading.Event) -> None:
             if now is not None:
                 bar.update(
                     task,
-                    description=f"{now['stage']} {now['epoch'] + 1}",
+                    description=f"{now['stage']} {now['epoch'] + 1}" if "epoch" in now else now["stage"],
                     completed=now["batch"],
                     total=now["batches"],
                     numbers="  ".join(f"{name} {value:.3g}" for name, value in now["numbers"].items()),

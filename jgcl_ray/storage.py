@@ -1,0 +1,122 @@
+"""Checkpoints kept a second time, on object storage or another disk: whatever pyarrow or fsspec has an address for.
+
+Below URI/RUN each checkpoint has a folder, as in the run folder; `checkpoint.json`, which makes it one, comes last.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jgcl_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 16 * 2**20  # bytes
+
+
+class RemoteFolder:
+    """The folder of one run at `uri` (s3://BUCKET/FOLDER, gs://..., file:///FOLDER); credentials as the storage's own
+    tools find them, in the environment.
+    """
+
+    def __init__(self, uri: str, run: str, last: str) -> None:
+        """last: name of the file that makes a folder complete."""
+        self.uri, self._last = f"{uri.rstrip('/')}/{run}", last
+        self._opened: tuple[FileSystem, str] | None = None
+
+    def send(self, folder: Path, keep: set[str]) -> None:
+        """Send a complete local folder, and remove all others there but those in `keep`.
+
+        What cannot be sent is told in a warning: the run does not end because of it, the next call tries anew.
+        """
+        try:
+            files, root = self._open()
+            self._copy(folder, files, f"{root}/{folder.name}")
+            for name in set(self._names()) - keep - {folder.name}:
+                files.delete_dir(f"{root}/{name}")
+        except OSError as error:
+            logger.warning("%s: the copy of %s failed (%s); the run goes on", self.uri, folder.name, error)
+
+    def complete(self) -> list[str]:
+        """Names of the folders that are there with all their files, in ascending order; UserError without access."""
+        try:
+            files, root = self._open()
+            return [name for name in self._names() if _is_file(files, f"{root}/{name}/{self._last}")]
+        except OSError as error:
+            raise UserError(f"checkpoints.mirror: {self.uri} cannot be read ({error})") from None
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The last file of a folder, which is JSON."""
+        files, root = self._open()
+        with files.open_input_stream(f"{root}/{name}/{self._last}") as stream:
+            content: dict[str, Any] = json.loads(stream.readall())
+        return content
+
+    def bring(self, name: str, into: Path) -> Path:
+        """Copy a folder from there to `into`/NAME, which appears when it is complete."""
+        files, root = self._open()
+        target, partial = into / name, into / f".{name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            for path in _list(files, f"{root}/{name}"):
+                with files.open_input_stream(path) as source, (partial / Path(path).name).open("wb") as copy:
+                    while block := source.read(CHUNK):
+                        copy.write(block)
+        except OSError as error:
+            raise UserError(f"checkpoints.mirror: {self.uri}/{name} cannot be read ({error})") from None
+        partial.rename(target)
+        return target
+
+    def _copy(self, folder: Path, files: FileSystem, target: str) -> None:
+        if _is_file(files, f"{target}/{self._last}"):  # a checkpoint made anew, after a loss: not complete meanwhile
+            files.delete_file(f"{target}/{self._last}")
+        files.create_dir(target, recursive=True)
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == self._last):
+            with path.open("rb") as source, files.open_output_stream(f"{target}/{path.name}") as copy:
+                while block := source.read(CHUNK):
+                    copy.write(block)
+
+    def _names(self) -> list[str]:
+        files, root = self._open()
+        return sorted({Path(path).parent.name for path in _list(files, root, recursive=True)})
+
+    def _open(self) -> tuple[FileSystem, str]:
+        if self._opened is None:
+            self._opened = _file_system(self.uri)
+        return self._opened
+
+
+def _file_system(uri: str) -> tuple[FileSystem, str]:
+    from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+    from pyarrow.lib import ArrowInvalid
+
+    try:
+        files, path = FileSystem.from_uri(uri)
+    except ArrowInvalid:  # an address that only fsspec may know
+        import fsspec
+
+        try:
+            known, path = fsspec.core.url_to_fs(uri)
+        except (ValueError, ImportError) as error:
+            raise UserError(f"checkpoints.mirror={uri}: no such storage ({error})") from None
+        files = PyFileSystem(FSSpecHandler(known))
+    return files, path.rstrip("/")
+
+
+def _list(files: FileSystem, folder: str, recursive: bool = False) -> list[str]:
+    from pyarrow.fs import FileSelector
+
+    found = files.get_file_info(FileSelector(folder, allow_not_found=True, recursive=recursive))
+    return [info.path for info in found if info.is_file]
+
+
+def _is_file(files: FileSystem, path: str) -> bool:
+    return bool(files.get_file_info(path).is_file)
