@@ -15,6 +15,7 @@ import numba
 import numpy as np
 
 from jgcl_ray.errors import UserError
+from jgcl_ray.pseudo_labels._rows import available_threads, over_rows
 
 JUNK = -1  # identity of gallery images that are neither right nor wrong
 
@@ -179,7 +180,10 @@ def _of_gallery(labels: Labels, columns: np.ndarray) -> Labels:
 
 
 def _score_rows(block: np.ndarray, labels: Labels, rows: slice, scores: np.ndarray) -> None:
-    _score(
+    over_rows(
+        _score,
+        len(block),
+        available_threads(),
         np.ascontiguousarray(block, np.float32),
         labels.query_identities[rows],
         labels.gallery_identities,
@@ -189,8 +193,10 @@ def _score_rows(block: np.ndarray, labels: Labels, rows: slice, scores: np.ndarr
     )
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(nogil=True, cache=True)
 def _score(
+    start: int,
+    stop: int,
     distances: np.ndarray,
     query_identities: np.ndarray,
     gallery_identities: np.ndarray,
@@ -198,11 +204,11 @@ def _score(
     gallery_cameras: np.ndarray,
     scores: np.ndarray,
 ) -> None:
-    """(average precision, rank of the first match, inverse negative penalty) of each query into `scores` (Q, 3).
+    """(average precision, rank of the first match, inverse negative penalty) of a range of queries: `scores` (Q, 3).
 
     distances (Q, M). A query without a match leaves its row, of zeros, as it is.
     """
-    for query in numba.prange(len(distances)):
+    for query in range(start, stop):
         identity, camera, distance = query_identities[query], query_cameras[query], distances[query]
         matches = np.flatnonzero((gallery_identities == identity) & (gallery_cameras != camera))
         if identity == JUNK or not len(matches):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation import ranking
@@ -119,3 +120,14 @@ def test_perfect_and_worst_order() -> None:
     assert near.mAP == near.mINP == 1.0 and near.cmc[0] == 1.0
     assert far.mAP == pytest.approx((1 / 3 + 2 / 4) / 2)
     assert far.cmc[:3].tolist() == [0.0, 0.0, 1.0]
+
+
+def test_threads_of_torch_are_left_as_they_were() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        features = np.eye(4, dtype=np.float32)
+        rank(features[:2], features, np.arange(2), np.arange(4) % 2, np.zeros(2, int), np.ones(4, int))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
