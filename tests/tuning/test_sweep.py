@@ -123,23 +123,18 @@ def driver(walkers: Path, root: Path, space: dict[str, Any], *overrides: str) ->
     (root / "mine.yaml").write_text(yaml.safe_dump(space, sort_keys=False))
     settings = [*arguments(walkers, root, *SHORT), *overrides]
     command = [sys.executable, "-m", "jgcl_ray.tune", "--space", str(root / "mine.yaml"), *settings]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
-        "OMP_NUM_THREADS": "1"
-    }
+    environment = os.environ | {"RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1"}  # not the cluster of another test
     with (root / "said").open("a") as output:
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-    family: dict[int, psutil.Process] = {}
     try:
-        process_of = psutil.Process(process.pid)
         yield process
     finally:
         if process.poll() is None:
-            family = {child.pid: child for child in process_of.children(recursive=True)}
-            process.kill()
+            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                each.kill()
             process.wait(PATIENCE)
-        psutil.wait_procs(list(family.values()), timeout=30)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], root: Path) -> None:
