@@ -22,6 +22,7 @@ from jgcl_ray.data.datasets import Split
 from jgcl_ray.data.loaders import ExtractionLoader, open_images
 from jgcl_ray.distributed import mean_over_workers, rank, sum_over_workers, world_size
 from jgcl_ray.evaluation.evaluator import Scores, evaluate, validate
+from jgcl_ray.mlflow_mirror import without_secrets
 from jgcl_ray.run_log import NullRunLog
 from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved, checkpoint_name, load_networks, load_saved
 from jgcl_ray.training.precision import autocast
@@ -37,6 +38,10 @@ class Hooks:
 
     def stop(self) -> bool:
         """Asked before each batch: whether to save and end."""
+        return False
+
+    def save(self) -> bool:
+        """Asked before each batch: whether to save, at once, and go on: the machine may be about to go."""
         return False
 
     def batch_done(
@@ -112,8 +117,11 @@ class Loop:
         batches, images, shown = stage.num_batches(epoch), 0, {}
         start = time.perf_counter()
         for batch in stage.batches(epoch, self.position.batch):
-            if self.stopped():
+            stop, save = self.wishes()
+            if stop:
                 return False
+            if save and self.position.batch:  # else nothing was done since the epoch before was saved
+                self.save(name, stage)
             try:
                 terms = stage.step(to_device(batch, session.device), epoch, self.position.step)
             except NonFiniteLossError as error:
@@ -217,7 +225,7 @@ class Loop:
             "best_score": self.best[0],
             "best_name": self.best[1],
         }
-        saved = Saved(self.position, self.config.model_dump(mode="json"), state, self.scores)
+        saved = Saved(self.position, without_secrets(self.config.model_dump(mode="json")), state, self.scores)
         title = checkpoint_name(name, self.position)
         if rank() == 0:
             self.checkpoints.save(title, self.session.networks, saved)
@@ -228,10 +236,11 @@ class Loop:
         if numbers:
             self.log.record(name, epoch, self.position.step, numbers)
 
-    def stopped(self) -> bool:
-        """Whether any worker was asked to stop: all stop before the same batch."""
-        mine = self.hooks.stop()
-        return mine if world_size() == 1 else bool(sum_over_workers(torch.tensor(float(mine))).item())
+    def wishes(self) -> tuple[bool, bool]:
+        """Whether any worker was asked to stop, and to save: all do so before the same batch."""
+        mine = torch.tensor([self.hooks.stop(), self.hooks.save()], dtype=torch.float32)
+        stop, save = (mine if world_size() == 1 else sum_over_workers(mine)).tolist()
+        return bool(stop), bool(save)
 
 
 def rows_of(part: Split, whole: Split) -> np.ndarray:

@@ -22,6 +22,7 @@ from jgcl_ray.data.staging import moved, stage_folder
 from jgcl_ray.distributed import broadcast_module
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.projections import open_projections
+from jgcl_ray.mlflow_mirror import masked
 from jgcl_ray.models.networks import build_networks
 from jgcl_ray.models.resnet import synchronise_statistics
 from jgcl_ray.models.weights import load_weights
@@ -124,17 +125,25 @@ def check_folder(plan: Plan) -> None:
 def open_folder(plan: Plan) -> None:
     """Make the run folder, or take it up again; UserError as of `check_folder`."""
     check_folder(plan)
+    keep_others_from_writing()
     plan.folder.mkdir(parents=True, exist_ok=True)
     file = plan.folder / "config.yaml"
     temporary = file.with_suffix(".tmp")
-    temporary.write_text(to_yaml(plan.config), encoding="utf-8")
+    tracking = plan.config.tracking.model_copy(update={"uri": masked(plan.config.tracking.uri or "") or None})
+    temporary.write_text(to_yaml(plan.config.model_copy(update={"tracking": tracking})), encoding="utf-8")
     temporary.replace(file)
     if plan.config.run.resume == "auto" and plan.checkpoints.newest() is None:
         plan.checkpoints.restore()
 
 
+def keep_others_from_writing() -> None:
+    """From now on nobody but the user and the group may write to what this process makes, whatever its umask was."""
+    os.umask(os.umask(0o022) | 0o002)
+
+
 def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.device) -> Session:
     """Networks with the first worker's weights on all, optimisers, data (copied to this machine, if asked for)."""
+    keep_others_from_writing()
     config, near = plan.config, stage(plan, shard.index == 0)
     torch.manual_seed(config.run.seed)
     if config.run.deterministic:

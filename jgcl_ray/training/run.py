@@ -27,6 +27,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.pseudo_labels.actor import ClusteringClient, start_clustering_actor
 from jgcl_ray.run_log import prepare_tracking
 from jgcl_ray.training.loop import Outcome
+from jgcl_ray.training.preemption import hear_sigterm, heard_sigterm
 from jgcl_ray.training.prepare import InProcess, Plan, check_folder, open_folder, plan_run
 from jgcl_ray.training.summary import describe, memory, told, told_memory
 from jgcl_ray.training.terminal import WARNINGS
@@ -106,7 +107,7 @@ def _on_ray(plan: Plan, tell: Tell) -> Outcome | None:
         trainer = TorchTrainer(
             _train_worker,
             train_loop_config={"plan": plan, "actor": actor, "cuda": cuda},
-            torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
+            torch_config=_TorchConfig(backend="nccl" if cuda else "gloo"),
             scaling_config=ScalingConfig(num_workers=_workers(config), use_gpu=cuda, resources_per_worker=resources),
             run_config=ray.train.RunConfig(
                 name="train",
@@ -134,7 +135,32 @@ def _train_worker(loop_config: Mapping[str, Any]) -> None:
         _use_threads(plan.config, shard.count)
     client = ClusteringClient(loop_config["actor"], plan.config.pseudo_labels)
     with _warnings_to(plan.folder / WARNINGS) if shard.index == 0 else nullcontext():
-        work(plan, client, shard, device, lambda numbers: ray.train.report(dict(numbers)))
+        work(plan, client, shard, device, lambda numbers: ray.train.report(dict(numbers)), _Preempted())
+
+
+class _Preempted:
+    """Whether this worker has news that its machine will go: SIGTERM, or Ray's notice that nodes are drained."""
+
+    def __init__(self) -> None:
+        self._known: Any = None
+
+    def __call__(self) -> bool:
+        before, self._known = self._known, ray.train.get_preemption_info()
+        return heard_sigterm() or (self._known is not None and self._known != before)
+
+
+class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
+    def on_training_start(self, worker_group: Any, backend_config: Any) -> None:
+        super().on_training_start(worker_group, backend_config)
+        worker_group.execute(hear_sigterm)
+
+
+class _TorchConfig(TorchConfig):
+    """Workers hear SIGTERM, too. Train functions run in a thread, so it is the backend that reaches the main one."""
+
+    @property
+    def backend_cls(self) -> type[_Backend]:
+        return _Backend
 
 
 @contextmanager

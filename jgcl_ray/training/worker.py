@@ -38,16 +38,18 @@ def work(
     shard: Shard,
     device: torch.device,
     report: Callable[[Mapping[str, float]], None] = lambda numbers: None,
+    preempted: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Run all stages from the newest checkpoint on, as worker `shard.index` of `shard.count`.
 
-    The first worker keeps the run log. report: called on every worker after each epoch.
+    The first worker keeps the run log. report: called on every worker after each epoch. preempted: asked on every
+    worker before each batch whether it has just heard that its machine will go.
     """
     refused = plan.folder / REFUSED
     if refused.is_file():  # a worker that Ray started anew: the same input would be refused again
         raise UserError(refused.read_text(encoding="utf-8"))
     try:
-        return _work(plan, clusterer, shard, device, report)
+        return _work(plan, clusterer, shard, device, report, preempted)
     except (UserError, NonFiniteLossError) as error:
         refused.write_text(str(error), encoding="utf-8")
         raise
@@ -80,6 +82,7 @@ def _work(
     shard: Shard,
     device: torch.device,
     report: Callable[[Mapping[str, float]], None],
+    preempted: Callable[[], bool],
 ) -> Outcome:
     session = build_session(plan, clusterer, shard, device)
     checkpoint = plan.newest_checkpoint()
@@ -88,7 +91,7 @@ def _work(
         _rewind(plan, checkpoint)
     tags = {"best_checkpoint_by": selection(plan)}
     with RunLog.open(plan.folder, plan.config, tags) if first else NullRunLog() as log:
-        loop = Loop(session, plan.checkpoints, log, WorkerHooks(plan, session, log, report))
+        loop = Loop(session, plan.checkpoints, log, WorkerHooks(plan, session, log, report, preempted))
         if checkpoint is not None:
             loop.resume(checkpoint)
         outcome = loop.run()
@@ -105,15 +108,25 @@ class WorkerHooks(Hooks):
     """Stop file, progress file, pictures and reports."""
 
     def __init__(
-        self, plan: Plan, session: Session, log: NullRunLog, report: Callable[[Mapping[str, float]], None]
+        self,
+        plan: Plan,
+        session: Session,
+        log: NullRunLog,
+        report: Callable[[Mapping[str, float]], None],
+        preempted: Callable[[], bool],
     ) -> None:
-        self._plan, self._session, self._log, self._report = plan, session, log, report
+        self._plan, self._session, self._log = plan, session, log
+        self._report, self._preempted = report, preempted
         self._progress = ProgressFile(plan.folder)
         self._first = session.shard.index == 0
 
     def stop(self) -> bool:
         """Whether the driver left its sign in the run folder."""
         return self._first and (self._plan.folder / STOP).exists()
+
+    def save(self) -> bool:
+        """Whether this worker's machine will go."""
+        return self._preempted()
 
     def batch_done(
         self, stage: StageName, epoch: int, batch: int, batches: int, step: int, numbers: Mapping[str, float]

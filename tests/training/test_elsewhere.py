@@ -1,9 +1,11 @@
-"""Runs whose data is copied to a disk of the machine, and whose checkpoints are kept a second time."""
+"""Data copied to a disk of the machine, checkpoints kept a second time, and a run folder without secrets."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,17 @@ def test_a_machine_that_has_nothing_goes_on_from_the_mirror(
         UserError, match=r"mirror/walkers holds a run with another configuration \(run\.seed: 1 there"
     ):
         open_folder(plan_run(configured(walkers, tmp_path / "third", SHORT, mirror, "run.seed=7")))
+
+
+def test_a_run_folder_tells_no_password_and_is_not_for_others_to_write(walkers: Path, tmp_path: Path) -> None:
+    address = "tracking.uri=http://me:hunter2@localhost:1/mlflow"
+    before = os.umask(0)
+    try:
+        start(configured(walkers, tmp_path, "run.stages=[warmup]", address))
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "walkers").rglob("*") if not path.is_symlink()]
+    assert len(files) > 10
+    assert [path for path in files if path.stat().st_mode & stat.S_IWOTH] == []
+    assert [path for path in files if path.is_file() and b"hunter2" in path.read_bytes()] == []
+    start(configured(walkers, tmp_path, "run.stages=[warmup]", address))  # is still the same run
