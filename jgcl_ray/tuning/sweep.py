@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ def sweep(base: Config, space: Space, tell: Tell, again: bool = False) -> Sweep:
     open_folder(folder, base, space)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", "Consider boosting PBT")  # by keeping processes, whose runs would mingle
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists failed and interrupted trials once more
     drawn = dict(enumerate(space.draw())) if space.sweep.searcher == "random" else {}
     left = remaining(read_trials(folder / TRIALS), drawn, again)

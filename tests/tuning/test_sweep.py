@@ -25,7 +25,12 @@ from jgcl_ray.training.prepare import plan_run
 pytestmark = pytest.mark.slow
 
 LOCAL = ("run.local=true", "scaling.cpus_per_worker=0.5")
-SHORT = ("generation.epochs=0", "tracking.enabled=true", "scaling.threads_per_worker=1")
+SHORT = (
+    "generation.epochs=0",
+    "tracking.enabled=true",
+    "tracking.pictures_every=100",
+    "scaling.threads_per_worker=1",
+)
 WEIGHTS = {"losses.contrast_views": {"uniform": [0.2, 2.0]}}
 PATIENCE = 400  # seconds
 
@@ -54,18 +59,18 @@ def test_a_sweep_is_killed_goes_on_and_is_recorded(walkers: Path, tmp_path: Path
 
 
 def test_ctrl_c_leaves_a_record_and_the_same_command_goes_on(walkers: Path, tmp_path: Path) -> None:
-    space = {"fields": WEIGHTS, "trials": 3, "metric": "mAP"}
-    with driver(walkers, tmp_path, space, *LOCAL, "warmup.epochs=6") as process:
+    space = {"fields": WEIGHTS, "trials": 2, "metric": "mAP"}
+    with driver(walkers, tmp_path, space, *LOCAL, "warmup.epochs=4") as process:
         wait_for(lambda: any(trial["epochs"] for trial in trials_of(tmp_path)), process, tmp_path)
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130, said(tmp_path)
     assert "the same command goes on from here" in said(tmp_path)
     assert {trial["status"] for trial in trials_of(tmp_path)} <= {"interrupted", "finished"}
     assert "RUNNING" not in {run.info.status for run in runs_of(tmp_path)}
-    with driver(walkers, tmp_path, space, *LOCAL, "warmup.epochs=6") as process:
+    with driver(walkers, tmp_path, space, *LOCAL, "warmup.epochs=4") as process:
         assert process.wait(PATIENCE) == 0, said(tmp_path)
-    assert [trial["status"] for trial in trials_of(tmp_path)] == ["finished"] * 3
-    assert_closed(tmp_path, {f"trial_00{n}": "FINISHED" for n in range(3)})
+    assert [trial["status"] for trial in trials_of(tmp_path)] == ["finished"] * 2
+    assert_closed(tmp_path, {"trial_000": "FINISHED", "trial_001": "FINISHED"})
 
 
 def test_asha_stops_trials_and_closes_them(walkers: Path, tmp_path: Path) -> None:
@@ -84,7 +89,7 @@ def test_asha_stops_trials_and_closes_them(walkers: Path, tmp_path: Path) -> Non
 
 def test_pbt_carries_checkpoints_to_other_weights(walkers: Path, tmp_path: Path) -> None:
     space = {"fields": WEIGHTS, "trials": 2, "metric": "mAP", "scheduler": {"name": "pbt", "every_epochs": 2}}
-    epochs = ("warmup.epochs=2", "joint.epochs=8")
+    epochs = ("warmup.epochs=1", "joint.epochs=5")
     with driver(walkers, tmp_path, space, *LOCAL, *epochs) as process:
         assert process.wait(PATIENCE) == 0, said(tmp_path)
     trials = {trial["name"]: trial for trial in trials_of(tmp_path)}
@@ -92,7 +97,7 @@ def test_pbt_carries_checkpoints_to_other_weights(walkers: Path, tmp_path: Path)
     assert taken, said(tmp_path)
     for trial in taken:
         first = json.loads((sweep_of(tmp_path) / "trials" / trial["name"] / "metrics.jsonl").open().readline())
-        assert first["step"] > 2  # it did not start from the beginning
+        assert first["step"] >= 2  # it did not start from the beginning
         assert 0.2 <= trial["params"]["losses.contrast_views"] <= 2.0
         assert trials[trial["name"].partition(".")[0]]["status"] == "replaced"
     assert {trial["status"] for trial in trials.values()} == {"finished", "replaced"}
