@@ -111,17 +111,20 @@ class Loop:
         session, epoch = self.session, self.position.epoch
         session.seconds.clear()
         if self.position.batch == 0:
+            if self.wishes()[0]:
+                return False
             labelling = stage.begin_epoch(epoch, self.position.step)
             self.record(name, epoch, labelling)
 
         batches, images, shown = stage.num_batches(epoch), 0, {}
         start = time.perf_counter()
         for batch in stage.batches(epoch, self.position.batch):
-            stop, save = self.wishes()
-            if stop:
-                return False
-            if save and self.position.batch:  # else nothing was done since the epoch before was saved
-                self.save(name, stage)
+            if self.position.batch:  # an epoch is stopped before it begins or after a batch, not between
+                stop, save = self.wishes()
+                if stop:
+                    return False
+                if save:
+                    self.save(name, stage)
             try:
                 terms = stage.step(to_device(batch, session.device), epoch, self.position.step)
             except NonFiniteLossError as error:

@@ -58,11 +58,9 @@ def train(config: Config, tell: Tell) -> Outcome:
     clear(plan.folder)
     if (unavailable := prepare_tracking(plan.config)) is not None:
         logger.warning("MLflow: %s; the record stays in %s", unavailable, plan.folder)
-    with _signals(plan.folder) as received:
-        if config.run.local:
-            outcome: Outcome | None = _in_this_process(plan, tell)
-        else:
-            outcome = _on_ray(plan, tell)
+    # Signals after Ray: where it starts it puts a handler of its own on SIGTERM, which ends the process.
+    with nullcontext() if config.run.local else ray_cluster(), _signals(plan.folder) as received:
+        outcome = _in_this_process(plan, tell) if config.run.local else _on_ray(plan, tell)
     if received:
         raise Interrupted(received[0])
     if outcome is None:
@@ -96,31 +94,30 @@ def _in_this_process(plan: Plan, tell: Tell) -> Outcome:
 
 def _on_ray(plan: Plan, tell: Tell) -> Outcome | None:
     config = plan.config
-    with ray_cluster():
-        cuda = _check_resources(config)
-        for line in told(describe(plan, _devices(config, cuda))):
-            tell(line)
-        actor = start_clustering_actor(config.pseudo_labels)
-        resources = {"CPU": config.scaling.cpus_per_worker}
-        if cuda:
-            resources["GPU"] = config.scaling.gpus_per_worker
-        trainer = TorchTrainer(
-            _train_worker,
-            train_loop_config={"plan": plan, "actor": actor, "cuda": cuda},
-            torch_config=_TorchConfig(backend="nccl" if cuda else "gloo"),
-            scaling_config=ScalingConfig(num_workers=_workers(config), use_gpu=cuda, resources_per_worker=resources),
-            run_config=ray.train.RunConfig(
-                name="train",
-                storage_path=str(plan.folder / "ray"),
-                failure_config=FailureConfig(max_failures=config.scaling.max_failures),
-            ),
-        )
-        try:
-            trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise _cause(error) from None
-        finally:
-            ray.kill(actor)
+    cuda = _check_resources(config)
+    for line in told(describe(plan, _devices(config, cuda))):
+        tell(line)
+    actor = start_clustering_actor(config.pseudo_labels)
+    resources = {"CPU": config.scaling.cpus_per_worker}
+    if cuda:
+        resources["GPU"] = config.scaling.gpus_per_worker
+    trainer = TorchTrainer(
+        _train_worker,
+        train_loop_config={"plan": plan, "actor": actor, "cuda": cuda},
+        torch_config=_TorchConfig(backend="nccl" if cuda else "gloo"),
+        scaling_config=ScalingConfig(num_workers=_workers(config), use_gpu=cuda, resources_per_worker=resources),
+        run_config=ray.train.RunConfig(
+            name="train",
+            storage_path=str(plan.folder / "ray"),
+            failure_config=FailureConfig(max_failures=config.scaling.max_failures),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise _cause(error) from None
+    finally:
+        ray.kill(actor)
     return read_outcome(plan.folder)
 
 
@@ -178,7 +175,7 @@ def _warnings_to(file: Path) -> Iterator[None]:
 
 @contextmanager
 def ray_cluster() -> Iterator[None]:
-    """The cluster that RAY_ADDRESS or a running head names, else one of this machine's, ended afterwards."""
+    """The cluster that RAY_ADDRESS or a running head names, else, or as RAY_ADDRESS=local, one of its own."""
     if ray.is_initialized():
         yield
         return
@@ -186,7 +183,7 @@ def ray_cluster() -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS") or _running_head()
-    if address is None:
+    if address in (None, "local"):
         ray.init(address="local", include_dashboard=True, **quiet)
     else:
         try:

@@ -119,8 +119,7 @@ class WarmUp:
 
     def state(self) -> dict[str, Any]:
         """See Stage."""
-        assert self.memory is not None
-        return {"centroids": self.memory.state_dict()}
+        return {} if self.memory is None else {"centroids": self.memory.state_dict()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See Stage."""
@@ -239,8 +238,7 @@ class Joint(_Paired):
 
     def state(self) -> dict[str, Any]:
         """See Stage."""
-        assert self.bank is not None
-        return {"bank": self.bank.state_dict()}
+        return {} if self.bank is None else {"bank": self.bank.state_dict()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See Stage."""

@@ -138,7 +138,7 @@ def driver(
     """`python -m jgcl_ray.train` in a process of its own; what is left of it ends with the context."""
     command = [sys.executable, "-m", "jgcl_ray.train", *arguments(walkers, root, *LONGER, *overrides)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment |= {"OMP_NUM_THREADS": "1"} | ({"RAY_ADDRESS": address} if address else {})
+    environment |= {"OMP_NUM_THREADS": "1"} | {"RAY_ADDRESS": address or "local"}
     with (root / "said").open("a") as said:
         process = subprocess.Popen(
             command, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
