@@ -17,6 +17,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.autoscaler.sdk import request_resources
 from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -186,6 +187,8 @@ def ray_cluster() -> Iterator[None]:
     if address in (None, "local"):
         ray.init(address="local", include_dashboard=True, **quiet)
     else:
+        if "RAY_ADDRESS" not in os.environ:  # the user's token, which ray.init takes by itself for "auto" alone
+            maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         try:
             ray.init(address=address, **quiet)
         except ConnectionError:

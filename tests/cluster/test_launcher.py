@@ -38,7 +38,7 @@ set -euo pipefail
 ray get-auth-token --generate > /dev/null
 ray up --yes {cluster}
 echo; echo "=== SUBMIT"
-ray submit {cluster} jgcl_ray/train.py -- {arguments}
+ray submit {cluster} jgcl_ray/train.py -- {arguments} 'run.log_every=$(cat {folder}/one)'
 echo; echo "=== WRONG"
 ray submit {cluster} jgcl_ray/train.py -- --config walkers run.nmae=x && exit 1
 echo; echo "=== STRANGER"
@@ -65,7 +65,8 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert changed == 1, key
     cluster = folder / "local.yaml"
     cluster.write_text(text)
-    given = " ".join(arguments(walkers, folder / "runs", "scaling.threads_per_worker=1"))
+    (folder / "one").write_text("1")  # what the head's shell puts in, as gpu.yaml does with MLflow's address
+    given = " ".join(arguments(walkers, folder / "runs", "scaling.threads_per_worker=1", "run.log_every=99"))
     script = LAPTOP.format(cluster=cluster, folder=folder, arguments=given)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHON"))}
     environment |= {
@@ -123,6 +124,7 @@ def test_the_run_ends_on_its_scores_and_comes_back(session: Path) -> None:
     assert re.search(r"^mAP 0\.\d+ rank-1 \d\.\d+$", part(session, "SUBMIT"), re.M)
     results = session / "results"
     assert records(results) == records(session / "runs" / "walkers")
+    assert "log_every: 1" in (results / "config.yaml").read_text()
     assert {record["stage"] for record in records(results)} == {"warmup", "generation", "joint"}
     assert (results / "checkpoints" / "latest" / "encoder.safetensors").is_file()
 
