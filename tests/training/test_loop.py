@@ -133,7 +133,7 @@ def test_folder_of_another_configuration_is_refused(walkers: Path, undisturbed: 
 
 
 def test_generation_needs_an_encoder_that_learnt_something(walkers: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="random encoder: give a checkpoint"):
+    with pytest.raises(UserError, match="the encoder would start random; give a checkpoint"):
         plan_run(configured(walkers, tmp_path, "run.stages=[generation]"))
 
 
