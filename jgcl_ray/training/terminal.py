@@ -59,7 +59,8 @@ class ProgressFile:
 def shown(folder: Path, console: Console) -> Iterator[None]:
     """While it lasts, a bar for the epoch under way and a line for each that is done."""
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(folder, console, done), daemon=True)
+    table, warnings = _Table(folder / METRICS, console), _Tail(folder / WARNINGS)
+    watcher = threading.Thread(target=_watch, args=(folder, table, warnings, console, done), daemon=True)
     watcher.start()
     try:
         yield
@@ -85,8 +86,7 @@ def last_line(folder: Path, outcome: Outcome) -> str:
     return "; ".join(words)
 
 
-def _watch(folder: Path, console: Console, done: threading.Event) -> None:
-    table, warnings = _Table(folder / METRICS, console), _Tail(folder / WARNINGS)
+def _watch(folder: Path, table: _Table, warnings: _Tail, console: Console, done: threading.Event) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[numbers]}"), console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None, numbers="")
