@@ -33,7 +33,7 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """A picture with an alpha channel."""
 
     color: np.ndarray  # (H, W, 3) float32, premultiplied
@@ -69,6 +69,31 @@ def projections(figure: Figure, shot: Shot, views: tuple[int, ...], height: int)
     return np.round(grey * 255).astype(np.uint8)
 
 
+def cut_out(prepared: EmbreeMesh, figure: Figure, person: Appearance, scene: Scene, shot: Shot) -> Layer:
+    """The lit walker alone, as the shot's camera sees it, with soft edges; `prepared` is of the dressed figure."""
+    factor, height, width = _SUPERSAMPLING, shot.height, shot.width
+    camera = shot.camera.resized(factor, factor)
+    fragments = prepared.fragments([camera], height * factor, width * factor)
+    mask = fragments.mask[0]
+    fields = interpolate(fragments, figure.dressed, figure.fields)
+    colors = albedo(person, fields, figure.part[fragments.face[fragments.mask]])
+    normals = interpolate(fragments, figure.dressed, figure.dressed.normals) @ camera.rotation.T.astype(np.float32)
+    picture = np.zeros((height * factor, width * factor, 4), np.float32)
+    picture[mask, :3] = np.clip(colors * _light(scene, normals), 0, 1)
+    picture[mask, 3] = 1
+    picture = picture.reshape(height, factor, width, factor, 4).mean(axis=(1, 3))
+    return Layer(picture[..., :3], picture[..., 3:])
+
+
+def _light(scene: Scene, normals: np.ndarray) -> np.ndarray:
+    """Light (P, 3) on surfaces with normals (P, 3) in the camera's axes: a lamp, sky, and a darker ground."""
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+    towards = np.array(scene.light_direction) / np.linalg.norm(scene.light_direction)
+    lamp = np.maximum(normals @ towards.astype(np.float32), 0)[:, None]
+    sky = 0.85 - 0.3 * normals[:, 1:2]
+    return lamp * np.array(scene.light_color, np.float32) + sky * np.array(scene.ambient_color, np.float32)
+
+
 class Photographer:
     """One sitting: a walker, a scene and whatever else is in the picture. The same for every view."""
 
@@ -89,7 +114,7 @@ class Photographer:
         picture = self._backdrop
         if other is not None:
             picture = _over(self._passer_by(other, rng), picture)
-        picture = _over(self._walker(self._prepared, self._figure, self._person, self._shot.camera), picture)
+        picture = _over(self._walker(self._shot.camera), picture)
         if occluder:
             picture = self._hide(picture, rng)
         developed = self._develop(picture)
@@ -99,33 +124,12 @@ class Photographer:
     def true_view(self, view: int) -> np.ndarray:
         """The walker turned by `view` degrees before the same backdrop, (H, W, 3) uint8: no noise, nobody else."""
         camera = self._shot.camera.turned(view, _ORIGIN)
-        picture = _over(self._walker(self._prepared, self._figure, self._person, camera), self._backdrop)
+        picture = _over(self._walker(camera), self._backdrop)
         return np.round(self._develop(picture) * 255).astype(np.uint8)
 
-    def _walker(self, prepared: EmbreeMesh, figure: Figure, person: Appearance, camera: Camera) -> _Layer:
-        factor, height, width = _SUPERSAMPLING, self._shot.height, self._shot.width
-        camera = camera.resized(factor, factor)
-        fragments = prepared.fragments([camera], height * factor, width * factor)
-        mask = fragments.mask[0]
-        fields = interpolate(fragments, figure.dressed, figure.fields)
-        colors = albedo(person, fields, figure.part[fragments.face[fragments.mask]])
-        normals = interpolate(fragments, figure.dressed, figure.dressed.normals) @ camera.rotation.T.astype(
-            np.float32
-        )
-        picture = np.zeros((height * factor, width * factor, 4), np.float32)
-        picture[mask, :3] = np.clip(colors * self._light(normals), 0, 1)
-        picture[mask, 3] = 1
-        picture = picture.reshape(height, factor, width, factor, 4).mean(axis=(1, 3))
-        return _Layer(picture[..., :3], picture[..., 3:])
-
-    def _light(self, normals: np.ndarray) -> np.ndarray:
-        """Light (P, 3) on surfaces with normals (P, 3) in the camera's axes: a lamp, sky, and a darker ground."""
-        scene = self._scene
-        normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-        towards = np.array(scene.light_direction) / np.linalg.norm(scene.light_direction)
-        lamp = np.maximum(normals @ towards.astype(np.float32), 0)[:, None]
-        sky = 0.85 - 0.3 * normals[:, 1:2]
-        return lamp * np.array(scene.light_color, np.float32) + sky * np.array(scene.ambient_color, np.float32)
+    def _walker(self, camera: Camera) -> Layer:
+        shot = self._shot
+        return cut_out(self._prepared, self._figure, self._person, self._scene, replace(shot, camera=camera))
 
     def _draw_backdrop(self, rng: np.random.Generator) -> np.ndarray:
         """A cut-out of the scene with the walker's shadow on the ground, (H, W, 3) float32."""
@@ -146,7 +150,7 @@ class Photographer:
         reach = ((x - feet[0] + offset * metre) / (0.42 * metre)) ** 2 + ((y - feet[1]) / (0.13 * metre)) ** 2
         return backdrop * (1 - 0.45 * np.exp(-(reach**1.5)))[..., None].astype(np.float32)
 
-    def _passer_by(self, other: tuple[Appearance, Figure], rng: np.random.Generator) -> _Layer:
+    def _passer_by(self, other: tuple[Appearance, Figure], rng: np.random.Generator) -> Layer:
         person, figure = other
         side = rng.choice([-1.0, 1.0])
         # In the walker's frame, since the camera and not the body was turned.
@@ -154,7 +158,7 @@ class Photographer:
         shift = side * rng.uniform(0.38, 0.65) * right + rng.uniform(0.5, 1.5) * forward * np.array([1, 1, 0])
         moved = Mesh((figure.dressed.vertices + shift).astype(np.float32), figure.dressed.faces)
         moved_figure = replace(figure, dressed=moved)
-        return self._walker(EmbreeMesh(moved), moved_figure, person, self._shot.camera)
+        return cut_out(EmbreeMesh(moved), moved_figure, person, self._scene, self._shot)
 
     def _hide(self, picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A pole, a railing or a box before the walker."""
@@ -183,5 +187,5 @@ class Photographer:
         return np.asarray(blurred, np.float32) / 255
 
 
-def _over(layer: _Layer, picture: np.ndarray) -> np.ndarray:
+def _over(layer: Layer, picture: np.ndarray) -> np.ndarray:
     return layer.color + (1 - layer.alpha) * picture
