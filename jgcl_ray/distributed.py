@@ -1,4 +1,4 @@
-"""Collectives over the workers of a process group; without one, the identity.
+"""Collectives over the workers of a process group; the identity for one worker and without a group.
 
 Two workers with half a batch each compute what one worker with the whole batch does: rows are gathered in one order,
 gradients averaged by hand (several passes, two optimisers and a gradient penalty are more than DDP follows). Every
@@ -19,22 +19,22 @@ BUCKET_BYTES = 32 * 2**20
 
 def world_size() -> int:
     """Number of workers; 1 without a process group."""
-    return dist.get_world_size() if _in_group() else 1
+    return dist.get_world_size() if _is_grouped() else 1
 
 
 def rank() -> int:
     """This worker's place among them; 0 without a process group."""
-    return dist.get_rank() if _in_group() else 0
+    return dist.get_rank() if _is_grouped() else 0
 
 
 def gather_rows(x: torch.Tensor) -> torch.Tensor:
     """Rows of all workers in the order of their ranks, the same bits on every worker; no gradient.
 
     x (n, ...): n may differ between workers and be 0, the row's shape and type may not. Returns (sum of n, ...) on
-    x's device; without a process group x itself, detached.
+    x's device; x itself, detached, for one worker.
     """
     x = x.detach()
-    if not _in_group():
+    if not _are_several():
         return x
     counts = row_counts(x)
     # Bytes travel, so that every type arrives bit for bit, bool and bfloat16 included, whatever the backend can add.
@@ -49,7 +49,7 @@ def gather_rows(x: torch.Tensor) -> torch.Tensor:
 
 def row_counts(x: torch.Tensor) -> list[int]:
     """len(x) on every worker, in the order of their ranks."""
-    if not _in_group():
+    if not _are_several():
         return [len(x)]
     counts = torch.zeros(world_size(), dtype=torch.int64, device=_device())
     counts[rank()] = len(x)
@@ -62,7 +62,7 @@ def gather_rows_with_gradient(x: torch.Tensor) -> torch.Tensor:
 
     The backward pass is a collective too.
     """
-    return _GatherRows.apply(x) if _in_group() else x
+    return _GatherRows.apply(x) if _are_several() else x
 
 
 def stack_with_gradient(x: torch.Tensor) -> torch.Tensor:
@@ -70,13 +70,13 @@ def stack_with_gradient(x: torch.Tensor) -> torch.Tensor:
 
     The backward pass is a collective too.
     """
-    return _Stack.apply(x) if _in_group() else x[None]
+    return _Stack.apply(x) if _are_several() else x[None]
 
 
 def sum_over_workers(x: torch.Tensor) -> torch.Tensor:
     """Sum of x, of one shape on all workers, as a new tensor on x's device; no gradient."""
     total = x.detach().clone()
-    if _in_group():
+    if _are_several():
         total = total.to(_device())
         dist.all_reduce(total)
     return total.to(x.device)
@@ -88,7 +88,7 @@ def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     A parameter without gradient on some workers counts as zeros there; without one on all of them it stays without,
     so that the optimiser passes it over as it does on a single worker.
     """
-    if not _in_group():
+    if not _are_several():
         return
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     used = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.int32, device=_device())
@@ -110,7 +110,7 @@ def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 def broadcast_module(module: torch.nn.Module, source: int = 0) -> None:
     """Overwrite parameters and buffers by those of worker `source`."""
-    if not _in_group():
+    if not _are_several():
         return
     for bucket in _buckets([tensor.detach() for tensor in (*module.parameters(), *module.buffers())]):
         flat = _flatten(bucket)
@@ -152,8 +152,14 @@ class _Stack(torch.autograd.Function):
         return sum_over_workers(gradient.contiguous())[rank()]
 
 
-def _in_group() -> bool:
+def _is_grouped() -> bool:
     return dist.is_available() and dist.is_initialized()
+
+
+def _are_several() -> bool:
+    # A group of one is passed over: gloo's threads would open OpenMP pools of their own to copy, and once there are
+    # more pools than CPUs OpenMP no longer spins between two operations, which makes a step twice as long.
+    return world_size() > 1
 
 
 def _device() -> torch.device:
