@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from jgcl_ray.errors import UserError
 
@@ -23,14 +25,26 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")  # the suffix stays: some formats go by it
     try:
         yield partial
-        _sync(partial)
+        sync(partial)
         partial.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
+    """A reader sees the old file or the new one, at any moment."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """The same, of a JSON document; ValueError for NaN and infinity, which are none."""
+    write_bytes(path, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -120,6 +120,12 @@ class Config(Section):
     )
     tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="The run log's mirror in MLflow.")
 
+    def epochs_of(self, stage: StageName) -> int:
+        """Epochs of a stage; none of a warm-up that there is none of."""
+        if stage == "warmup":
+            return 0 if self.warmup.mode == "none" else self.warmup.epochs
+        return self.generation.epochs if stage == "generation" else self.joint.epochs
+
 
 def configs_folder() -> Path:
     """Folder of the shipped YAML files: inside the installed package, or the top level of a checkout."""

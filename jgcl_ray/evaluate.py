@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +35,13 @@ def main() -> None:
         # Slow to import: a mistake in the arguments is told before that.
         from rich.console import Console
 
+        from jgcl_ray.atomic import write_json
         from jgcl_ray.data.datasets import open_dataset
         from jgcl_ray.data.image_check import check_images
         from jgcl_ray.encoder import Encoder, checkpoints_in
         from jgcl_ray.evaluation.assessment import assess, labelled
         from jgcl_ray.evaluation.clusters import for_gallery
         from jgcl_ray.evaluation.report import keep_with_run, write_report
-        from jgcl_ray.mlflow_mirror import write_atomically
 
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         dataset = open_dataset(config.data, config.walkers)
@@ -62,7 +61,7 @@ def main() -> None:
         )
         document = found.document() | {"checkpoint": {"path": str(checkpoint), "fingerprint": encoder.fingerprint}}
         if arguments.json is not None:
-            write_atomically(arguments.json, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
+            write_json(arguments.json, document)
         if arguments.cross_camera:
             print("\n".join(found.camera_lines()))
         if arguments.report is not None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from jgcl_ray.atomic import write_json
 from jgcl_ray.config import Config
 from jgcl_ray.errors import UserError
 
@@ -68,7 +69,7 @@ class RunCard:
 
     def write(self, folder: Path) -> None:
         """Atomically."""
-        write_atomically(folder / CARD, json.dumps(asdict(self), indent=1).encode())
+        write_json(folder / CARD, asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> RunCard:
@@ -329,16 +330,6 @@ def flat_params(config: Config) -> dict[str, str]:
 
     tree = without_secrets(config.model_dump(mode="json"))
     return {name: text[:PARAM_LENGTH] for name, text in walk("", tree)}
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """A reader sees the old file or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def quiet_mlflow() -> None:

@@ -32,6 +32,7 @@ from typing import Any, Literal, Self
 import yaml
 from PIL import Image
 
+from jgcl_ray.atomic import write_bytes
 from jgcl_ray.config import Config, validate
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.mlflow_mirror import (
@@ -50,7 +51,6 @@ from jgcl_ray.mlflow_mirror import (
     quiet_mlflow,
     tracking_uri,
     without_secrets,
-    write_atomically,
 )
 
 EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
@@ -140,7 +140,7 @@ class RunLog(NullRunLog):
         ).write(folder)
         public = without_secrets(config.model_dump(mode="json"))
         text = yaml.safe_dump(public, sort_keys=False, allow_unicode=True)
-        write_atomically(folder / ARTIFACTS / "config.yaml", text.encode())
+        write_bytes(folder / ARTIFACTS / "config.yaml", text.encode())
         return cls(folder, config, Mirror(folder, uri) if config.tracking.enabled else None)
 
     @property
@@ -172,7 +172,7 @@ class RunLog(NullRunLog):
             raise ValueError(f"{name!r} cannot name a picture: letters, digits, _ . and -")
         content = io.BytesIO()
         image.save(content, format="PNG")
-        write_atomically(self._folder / PICTURES / f"{name}_{step:07d}.png", content.getvalue())
+        write_bytes(self._folder / PICTURES / f"{name}_{step:07d}.png", content.getvalue())
 
     def file(self, path: Path, folder: str = "") -> None:
         """Keep a copy as artifacts/FOLDER/NAME, replacing an earlier one; in MLflow an artifact of the run."""
@@ -302,7 +302,7 @@ def rewind(folder: Path, stage_order: Sequence[str], stage: str, epoch: int, ste
     place = {name: i for i, name in enumerate(stage_order)}
     limit = (place[stage], epoch, step)
     kept = [record for record in records if (place[record["stage"]], record["epoch"], record["step"]) <= limit]
-    write_atomically(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept).encode())
+    write_bytes(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept).encode())
     return len(records) - len(kept)
 
 
@@ -312,7 +312,7 @@ def _mend_last_line(path: Path) -> None:
     start = content.rfind(b"\n") + 1
     last = content[start:]
     if last:
-        write_atomically(path, content + b"\n" if _is_record(last) else content[:start])
+        write_bytes(path, content + b"\n" if _is_record(last) else content[:start])
 
 
 def _is_record(line: bytes) -> bool:

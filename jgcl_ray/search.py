@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from jgcl_ray.errors import UserError, exit_on_user_error
@@ -27,14 +28,15 @@ def main(arguments: list[str] | None = None) -> None:
         if (sheet or file) and not given["query"]:
             raise UserError("--sheet and --json show the answers to a --query, and there is none")
 
-        from jgcl_ray.retrieval.answers import write_json, write_sheet
+        from jgcl_ray.atomic import write_json
+        from jgcl_ray.retrieval.answers import write_sheet
         from jgcl_ray.retrieval.request import Request, fulfil
 
         answers = fulfil(Request(**given))
         if sheet is not None:
             write_sheet(answers, sheet)
         if file is not None:
-            write_json(answers, file)
+            write_json(file, [asdict(answer) for answer in answers])
         for answer in answers:
             print("\n".join([answer.query, *answer.lines()] if len(answers) > 1 else answer.lines()))
 

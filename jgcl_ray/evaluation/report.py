@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from jgcl_ray.atomic import write_bytes, write_json
 from jgcl_ray.config import PseudoLabelsConfig
 from jgcl_ray.data.datasets import Split
 from jgcl_ray.data.image_files import UNREADABLE, read_rgb
@@ -20,7 +20,7 @@ from jgcl_ray.evaluation.clusters import Cluster, Clustering, cluster_gallery, t
 from jgcl_ray.evaluation.page import CLUSTERS_TITLE, Picture, render_page
 from jgcl_ray.evaluation.plots import accuracy_plot, embedding_map
 from jgcl_ray.evaluation.sheets import NEUTRAL, RIGHT, WRONG, Row, Tile, draw_sheet, overlaid
-from jgcl_ray.mlflow_mirror import ARTIFACTS, CARD, Mirror, RunCard, TrackingUnavailableError, write_atomically
+from jgcl_ray.mlflow_mirror import ARTIFACTS, CARD, Mirror, RunCard, TrackingUnavailableError
 
 QUERIES = {"best": 7, "median": 6, "worst": 7}  # whose rankings are shown
 SHOWN = 10  # gallery photos of a ranking
@@ -62,10 +62,9 @@ def write_report(
         written.append(folder / f"{picture.name}.png")
         picture.image.save(written[-1])
     page = render_page(found, encoder.description, clustering, pictures)
-    for name, text in ((SCORES, json.dumps(document, indent=1, allow_nan=False) + "\n"), (PAGE, page)):
-        written.append(folder / name)
-        write_atomically(written[-1], text.encode())
-    return written
+    write_json(folder / SCORES, document)
+    write_bytes(folder / PAGE, page.encode())
+    return [*written, folder / SCORES, folder / PAGE]
 
 
 def draw_pictures(found: Assessment, encoder: Embedder, clustering: Clustering) -> list[Picture]:
@@ -238,7 +237,7 @@ def keep_with_run(checkpoint: Path, files: Sequence[Path], data: str) -> str:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file in files:
-            write_atomically(folder / file.name, file.read_bytes())
+            write_bytes(folder / file.name, file.read_bytes())
     except OSError as error:
         return f"warning: the report is not kept with its run ({error})"
     kept = f"kept in {folder}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from jgcl_ray.atomic import replacing
+from jgcl_ray.atomic import write_json
 from jgcl_ray.errors import UserError
 from jgcl_ray.generation import pictures
 from jgcl_ray.generation.people import People, open_people
@@ -57,8 +56,7 @@ def fulfil(request: Request) -> ViewScores | None:
     if truth is None:
         return None
     scores = score_views(generator, people, truth, features, name, lambda batches: tracked(batches, "score"))
-    with replacing(out / "scores.json") as partial:
-        partial.write_text(json.dumps(scores.to_json(), indent=1) + "\n", encoding="utf-8")
+    write_json(out / "scores.json", scores.to_json())
     return scores
 
 

@@ -71,14 +71,14 @@ def load_weights(module: nn.Module, path: Path) -> None:
 def read_state(path: Path) -> dict[str, torch.Tensor]:
     """A file of torch.save as names and tensors, without unpickling anything else.
 
-    Unwraps {'state_dict': ...} and {'id' | 'gen' | 'dis': ...}, and takes off DataParallel's `module.`.
+    Unwraps {'state_dict' | 'model': ...} and {'id' | 'gen' | 'dis': ...}, and takes off DataParallel's `module.`.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (*_UNREADABLE, RuntimeError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable file of PyTorch weights ({first_line})") from None
-    for wrapper in ("state_dict", "id", "gen", "dis"):
+    for wrapper in ("state_dict", "model", "id", "gen", "dis"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):

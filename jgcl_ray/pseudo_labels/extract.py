@@ -14,23 +14,26 @@ from torch.nn import functional as F
 
 from jgcl_ray.batches import ImageBatch
 from jgcl_ray.distributed import gather_rows, row_counts, sum_over_workers
-from jgcl_ray.models.encoder import IdentityEncoder
 
 
 @torch.no_grad()
-def extract_features(encoder: nn.Module, batches: Iterable[ImageBatch], num_rows: int) -> torch.Tensor:
+def extract_features(
+    encoder: nn.Module, batches: Iterable[ImageBatch], num_rows: int, codes: CodeMoments | None = None
+) -> torch.Tensor:
     """L2-normalised embeddings of all N = num_rows images, (N, D) float32 on the CPU, the same on every worker.
 
     encoder: its output has `embedding` (B, D); it runs in eval mode on its own device and is left in the modes it was
-    in. batches: this worker's shard; the shards of all workers hold every row once, in whatever order. A collective.
-    Raises RuntimeError where a row is missing or came twice.
+    in. batches: this worker's shard; the shards of all workers hold every row once, in any order. codes: takes the
+    appearance codes of the shard. A collective. Raises RuntimeError where a row is missing or came twice.
     """
     device = next(encoder.parameters()).device
     embeddings, rows = [], []
     with in_eval_mode(encoder):
         for batch in batches:
-            embedding = encoder(batch.image.to(device, non_blocking=True)).embedding
-            embeddings.append(F.normalize(embedding.float(), dim=1))
+            output = encoder(batch.image.to(device, non_blocking=True))
+            embeddings.append(F.normalize(output.embedding.float(), dim=1))
+            if codes is not None:
+                codes.add(output.code)
             rows.append(batch.index.to(device))
     # A worker without rows learns the width from the others.
     width = max(row_counts(embeddings[0][0] if embeddings else torch.empty(0)))
@@ -39,22 +42,22 @@ def extract_features(encoder: nn.Module, batches: Iterable[ImageBatch], num_rows
     return _in_order(gather_rows(joined).cpu(), gather_rows(order).cpu(), num_rows)
 
 
-@torch.no_grad()
-def code_statistics(encoder: IdentityEncoder, batches: Iterable[ImageBatch]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the appearance codes of all images, (Q,) float32 each on the encoder's device.
+class CodeMoments:
+    """Mean and deviation of the appearance codes of all images, gathered while their embeddings are extracted."""
 
-    batches: this worker's shard. A collective.
-    """
-    device = next(encoder.parameters()).device
-    moments = torch.zeros(3, encoder.code_width, dtype=torch.float64, device=device)  # how many, sum, sum of squares
-    with in_eval_mode(encoder):
-        for batch in batches:
-            code = encoder(batch.image.to(device, non_blocking=True)).code.double()
-            moments += torch.stack([torch.ones_like(code), code, code.square()]).sum(1)
-    count, total, squares = sum_over_workers(moments).cpu()
-    mean = total / count
-    deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
-    return mean.float().to(device), deviation.float().to(device)
+    def __init__(self, width: int, device: torch.device) -> None:
+        self._moments = torch.zeros(3, width, dtype=torch.float64, device=device)  # how many, sum, sum of squares
+
+    def add(self, code: torch.Tensor) -> None:
+        """code (B, Q)."""
+        code = code.double()
+        self._moments += torch.stack([torch.ones_like(code), code, code.square()]).sum(1)
+
+    def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation over the rows of all workers, (Q,) float32 each. A collective."""
+        count, total, squares = sum_over_workers(self._moments)
+        mean = total / count
+        return mean.float(), (squares / count - mean.square()).clamp(min=0).sqrt().float()
 
 
 @contextmanager

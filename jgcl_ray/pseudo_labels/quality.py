@@ -33,8 +33,9 @@ class LabellingQuality:
     purity: float | None  # rows that bear their cluster's most frequent identity, over clustered rows
 
     def metrics(self) -> dict[str, float]:
-        """What is a number and known, by name, for the run log."""
+        """What is a number and known, by name, for the run log; the histogram as `clusters_of_4_to_7` and so on."""
         values = {name: value for name, value in vars(self).items() if isinstance(value, int | float)}
+        values |= {f"clusters_of_{low}_to_{2 * low - 1}": count for low, count in self.size_histogram.items()}
         return {name: float(value) for name, value in values.items() if not np.isnan(value)}
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -69,12 +68,6 @@ def write_sheet(answers: Sequence[Answer], path: Path) -> None:
             answer_sheet(answers).save(partial)
         except ValueError as error:
             raise UserError(f"{path}: {error}; give a name that ends in .png or .jpg") from None
-
-
-def write_json(answers: Sequence[Answer], path: Path) -> None:
-    """A list of {query, paths, distances}."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps([asdict(one) for one in answers], indent=1) + "\n", encoding="utf-8")
 
 
 def _name(path: str, with_folder: bool) -> str:

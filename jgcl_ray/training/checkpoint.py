@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import pickle
 import shutil
 import zipfile
@@ -21,6 +20,7 @@ from typing import Any
 
 import torch
 
+from jgcl_ray.atomic import sync
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.networks import Networks
 from jgcl_ray.models.weights import load_weights, save_weights
@@ -75,11 +75,11 @@ class Checkpoints:
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         for path in partial.iterdir():
-            _sync(path)
+            sync(path)
         if target.exists():
             shutil.rmtree(target)
         partial.rename(target)
-        _sync(self.folder)
+        sync(self.folder)
         self._point(LATEST, name)
         self._prune()
         if self.mirror is not None:
@@ -175,11 +175,3 @@ def load_saved(checkpoint: Path) -> Saved:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -95,7 +95,7 @@ class Loop:
             name = stages[self.position.stage]
             stage: Stage = STAGES[name](self.session)
             if self._memory is None or self.position == Position(self.position.stage, step=self.position.step):
-                stage.begin()
+                stage.begin(self.position.step)
             elif self.position.batch:
                 stage.load_state(self._memory)
             self._memory = None

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import yaml
 
+from jgcl_ray.atomic import write_bytes
 from jgcl_ray.batches import PseudoLabels
 from jgcl_ray.config import Config, DataConfig, PseudoLabelsConfig, to_yaml, validate
 from jgcl_ray.data.datasets import ReidDataset, open_dataset
@@ -128,10 +129,8 @@ def open_folder(plan: Plan) -> None:
     keep_others_from_writing()
     plan.folder.mkdir(parents=True, exist_ok=True)
     file = plan.folder / "config.yaml"
-    temporary = file.with_suffix(".tmp")
     tracking = plan.config.tracking.model_copy(update={"uri": masked(plan.config.tracking.uri or "") or None})
-    temporary.write_text(to_yaml(plan.config.model_copy(update={"tracking": tracking})), encoding="utf-8")
-    temporary.replace(file)
+    write_bytes(file, to_yaml(plan.config.model_copy(update={"tracking": tracking})).encode())
     if plan.config.run.resume == "auto" and plan.checkpoints.newest() is None:
         plan.checkpoints.restore()
 

@@ -23,7 +23,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.projections import ProjectionSource
 from jgcl_ray.models.networks import Networks
 from jgcl_ray.pseudo_labels.clustering import advice
-from jgcl_ray.pseudo_labels.extract import code_statistics, extract_features
+from jgcl_ray.pseudo_labels.extract import CodeMoments, extract_features
 from jgcl_ray.pseudo_labels.quality import measure
 from jgcl_ray.training.optim import Optimisers
 from jgcl_ray.training.precision import autocast
@@ -58,6 +58,13 @@ class TrainingData:
     source_images: ImageStore | None = None
 
 
+@dataclass(frozen=True)
+class _Extracted:
+    step: int  # after which it was extracted
+    features: torch.Tensor  # (N, D)
+    codes: CodeMoments | None  # of this worker's shard; None where G does not standardise
+
+
 @dataclass
 class Session:
     """A run in the making, on one worker. The stages change it; a checkpoint is made of it."""
@@ -71,33 +78,36 @@ class Session:
     shard: Shard
     labels: PseudoLabels | None = None  # of the epoch under way
     seconds: dict[str, float] = field(default_factory=dict)  # of this epoch, by part
-    _features: tuple[int, torch.Tensor] | None = None  # and the step after which they were extracted
+    _extracted: _Extracted | None = None  # by the last pass over the training images
 
     def features(self, step: int) -> torch.Tensor:
         """Embeddings of ALL training images, (N, D) float32 normalised on the CPU, as of `step`. A collective."""
-        if self._features is None or self._features[0] != step:
-            with self.timed("features"):
-                self._features = (step, self.extract(self.data.images))
-        return self._features[1]
+        return self._extracted_at(step).features
 
-    def extract(self, images: ImageStore) -> torch.Tensor:
+    def extract(self, images: ImageStore, codes: CodeMoments | None = None) -> torch.Tensor:
         """Embeddings (N, D) of all rows of a split, each worker its shard. A collective."""
         batches = ExtractionLoader(images, self.config.data, self.config.eval.batch_size, self.shard)
         with autocast(self.config.precision, self.device):
-            return extract_features(self.networks.encoder, batches, len(images))
+            return extract_features(self.networks.encoder, batches, len(images), codes)
 
-    def standardise_codes(self) -> None:
-        """Tell G the mean and deviation of the appearance codes of all training images as they are now. A collective.
+    def standardise_codes(self, step: int) -> None:
+        """Tell G the mean and deviation of the appearance codes of all training images as of `step`. A collective.
 
         Nothing, unless generator.standardise_codes is set.
         """
-        generator = self.networks.generator
-        if not generator.standardises:
-            return
-        batches = ExtractionLoader(self.data.images, self.config.data, self.config.eval.batch_size, self.shard)
-        with self.timed("features"), autocast(self.config.precision, self.device):
-            mean, deviation = code_statistics(self.networks.encoder, batches)
-        generator.standardise(mean, deviation)
+        if self.networks.generator.standardises:
+            codes = self._extracted_at(step).codes
+            assert codes is not None
+            self.networks.generator.standardise(*codes.statistics())
+
+    def _extracted_at(self, step: int) -> _Extracted:
+        if self._extracted is None or self._extracted.step != step:
+            codes = None
+            if self.networks.generator.standardises:
+                codes = CodeMoments(self.networks.encoder.code_width, self.device)
+            with self.timed("features"):
+                self._extracted = _Extracted(step, self.extract(self.data.images, codes), codes)
+        return self._extracted
 
     def label_anew(self, step: int) -> Mapping[str, float]:
         """Cluster the features of all training images into pseudo labels; the labelling's quality in numbers."""

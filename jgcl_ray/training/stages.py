@@ -36,7 +36,7 @@ class Stage(Protocol):
     trains_encoder: bool
     images: ImageStore  # the rows of its batches
 
-    def begin(self) -> None:
+    def begin(self, step: int) -> None:
         """Once, before the first epoch; not when a run is resumed within the stage."""
         ...
 
@@ -72,7 +72,7 @@ class WarmUp:
 
     def __init__(self, session: Session) -> None:
         self.session, self.config = session, session.config
-        self.epochs = 0 if self.config.warmup.mode == "none" else self.config.warmup.epochs
+        self.epochs = self.config.epochs_of("warmup")
         self.from_source = self.config.warmup.mode == "source"
         images = session.data.source_images if self.from_source else session.data.images
         assert images is not None
@@ -80,7 +80,7 @@ class WarmUp:
         self._loader = warm_up_loader(images, self.config.data, self.config.run.seed)
         self.memory: CentroidMemory | None = None
 
-    def begin(self) -> None:
+    def begin(self, step: int) -> None:
         """See Stage."""
 
     def begin_epoch(self, epoch: int, step: int) -> Mapping[str, float]:
@@ -177,12 +177,12 @@ class Generation(_Paired):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.epochs = self.config.generation.epochs
+        self.epochs = self.config.epochs_of("generation")
 
-    def begin(self) -> None:
+    def begin(self, step: int) -> None:
         """See Stage."""
         share_statistics(self.session.networks.encoder)
-        self.session.standardise_codes()
+        self.session.standardise_codes(step)
 
     def begin_epoch(self, epoch: int, step: int) -> Mapping[str, float]:
         """See Stage."""
@@ -210,16 +210,16 @@ class Joint(_Paired):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.epochs = self.config.joint.epochs
+        self.epochs = self.config.epochs_of("joint")
         self.bank: MemoryBank | None = None
 
-    def begin(self) -> None:
+    def begin(self, step: int) -> None:
         """See Stage."""
 
     def begin_epoch(self, epoch: int, step: int) -> Mapping[str, float]:
         """See Stage: labels of all training images, and their features as the memory's rows."""
         numbers = self.session.label_anew(step)
-        self.session.standardise_codes()
+        self.session.standardise_codes(step)
         labels = torch.from_numpy(_labels_of(self.session).labels)
         self.bank = build_memory_bank(
             self.session.features(step), labels, self.config.memory_bank, self.session.device

@@ -113,7 +113,7 @@ def _stages(plan: Plan) -> Iterator[str]:
             mode = {"unsupervised": "by pseudo labels", "source": f"on {warmup.source}", "none": ""}[warmup.mode]
             yield "no warm-up" if warmup.mode == "none" else f"warm-up {mode}, {warmup.epochs} epochs"
         else:
-            yield f"{stage}, {(config.generation if stage == 'generation' else config.joint).epochs} epochs"
+            yield f"{stage}, {config.epochs_of(stage)} epochs"
 
 
 def selection(plan: Plan) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from jgcl_ray.atomic import write_json
 from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import StageName
 from jgcl_ray.data.loaders import paired_loader
@@ -139,12 +140,7 @@ class WorkerHooks(Hooks):
     def epoch_done(self, stage: StageName, epoch: int, step: int, numbers: Mapping[str, float]) -> None:
         """Pictures by the first worker; the numbers to whoever asked for them."""
         config, now = self._plan.config, epoch + 1
-        epochs = {
-            "warmup": config.warmup.epochs,
-            "generation": config.generation.epochs,
-            "joint": config.joint.epochs,
-        }[stage]
-        if self._first and (now % config.tracking.pictures_every == 0 or now == epochs):
+        if self._first and (now % config.tracking.pictures_every == 0 or now == config.epochs_of(stage)):
             records = read_records(self._plan.folder)
             self._log.picture("losses", loss_curves(records), step)
             if stage != "generation":
@@ -187,6 +183,4 @@ def _rewind(plan: Plan, checkpoint: Path | None) -> None:
 def _write_outcome(folder: Path, outcome: Outcome) -> None:
     values = {"interrupted": outcome.interrupted, "position": asdict(outcome.position)}
     scores = None if outcome.scores is None else asdict(outcome.scores)
-    temporary = folder / f"{OUTCOME}.tmp"
-    temporary.write_text(json.dumps({**values, "scores": scores}, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(folder / OUTCOME)
+    write_json(folder / OUTCOME, {**values, "scores": scores})

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from jgcl_ray.atomic import write_json
 from jgcl_ray.config import Config
 from jgcl_ray.errors import UserError
 from jgcl_ray.mlflow_mirror import (
@@ -28,7 +29,6 @@ from jgcl_ray.mlflow_mirror import (
     TrackingUnavailableError,
     masked,
     tracking_uri,
-    write_atomically,
 )
 from jgcl_ray.mlflow_mirror import Status as MlflowStatus
 from jgcl_ray.run_log import prepare_tracking
@@ -60,7 +60,7 @@ class TrialRecord:
 
     def write(self, folder: Path) -> None:
         """Atomically, as TRIALS/NAME/trial.json."""
-        write_atomically(folder / self.name / TRIAL, (json.dumps(asdict(self), indent=1) + "\n").encode())
+        write_json(folder / self.name / TRIAL, asdict(self))
 
 
 def read_trials(folder: Path) -> list[TrialRecord]:
@@ -252,7 +252,7 @@ def open_folder(folder: Path, base: Config, space: Space) -> None:
                 "another run.name, or remove that folder"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
+    write_json(file, content)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

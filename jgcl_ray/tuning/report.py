@@ -15,8 +15,9 @@ from PIL import Image
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
+from jgcl_ray.atomic import write_bytes
 from jgcl_ray.config import Config, to_yaml
-from jgcl_ray.mlflow_mirror import ARTIFACTS, write_atomically
+from jgcl_ray.mlflow_mirror import ARTIFACTS
 from jgcl_ray.tuning.record import TrialRecord, best_of
 from jgcl_ray.tuning.space import Dimension, Space, configured
 
@@ -41,8 +42,8 @@ def write_report(folder: Path, base: Config, space: Space, metric: str, trials: 
             files[name] = content.getvalue()
     (folder / ARTIFACTS).mkdir(parents=True, exist_ok=True)
     for name, written in files.items():
-        write_atomically(folder / name, written)
-        write_atomically(folder / ARTIFACTS / name, written)
+        write_bytes(folder / name, written)
+        write_bytes(folder / ARTIFACTS / name, written)
 
 
 def best_config(base: Config, sweep: str, best: TrialRecord) -> Config:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ray import tune
 
-from jgcl_ray.config import Config
+from jgcl_ray.config import Config, StageName
 from jgcl_ray.errors import UserError
 from jgcl_ray.mlflow_mirror import tracking_uri
 from jgcl_ray.run_log import read_records
@@ -126,12 +126,11 @@ class Following:
         return epochs_before(self._config, record["stage"]) + int(record["epoch"]) + 1
 
 
-def epochs_before(config: Config, stage: str | None = None) -> int:
+def epochs_before(config: Config, stage: StageName | None = None) -> int:
     """Epochs of the stages before one; of all stages."""
-    lengths = {"warmup": config.warmup.epochs, "generation": config.generation.epochs, "joint": config.joint.epochs}
     stages = config.run.stages
     before = stages[: stages.index(stage)] if stage else stages
-    return sum(lengths[each] for each in before)
+    return sum(config.epochs_of(each) for each in before)
 
 
 class Trial(tune.Trainable):

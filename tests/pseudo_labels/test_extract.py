@@ -11,7 +11,7 @@ from torch import nn
 from jgcl_ray.batches import ImageBatch
 from jgcl_ray.config import EncoderConfig
 from jgcl_ray.models.encoder import IdentityEncoder
-from jgcl_ray.pseudo_labels.extract import code_statistics, extract_features
+from jgcl_ray.pseudo_labels.extract import CodeMoments, extract_features
 
 ROWS = 61
 
@@ -90,7 +90,9 @@ def test_statistics_of_codes_are_those_of_all_images_whatever_the_batches() -> N
     model = IdentityEncoder(EncoderConfig(weights="random", backbone="resnet18", embedding=4)).train()
     images = torch.randn(9, 3, 32, 16)
     parts = [ImageBatch(images[rows], torch.tensor(rows)) for rows in ([0, 1, 2, 3], [4, 5, 6, 7, 8])]
-    mean, deviation = code_statistics(model, parts)
+    moments = CodeMoments(model.code_width, torch.device("cpu"))
+    extract_features(model, parts, 9, moments)
+    mean, deviation = moments.statistics()
     assert model.training and model.backbone.bn1.training
     codes = model.eval()(images).code.detach()
     torch.testing.assert_close(mean, codes.mean(0), rtol=1e-4, atol=1e-5)

@@ -32,7 +32,8 @@ def test_all_that_is_known_is_measured() -> None:
 
 def test_what_is_unknown_is_left_out() -> None:
     metrics = measure(labelling([0, 0, 1])).metrics()
-    assert set(metrics) == {"num_clusters", "num_outliers", "eps", "recall", "largest_share"}
+    sizes = {"clusters_of_1_to_1", "clusters_of_2_to_3"}
+    assert set(metrics) == {"num_clusters", "num_outliers", "eps", "recall", "largest_share"} | sizes
 
 
 def test_no_cluster_is_measured_too() -> None:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ class Split:
     def __post_init__(self) -> None:
         for labels in (self.cameras, self.identities):
             assert labels is None or (labels.dtype == np.int64 and labels.shape == (len(self.paths),))
-        assert all(before < after for before, after in zip(self.paths, self.paths[1:], strict=False)), "rows in order"
+        assert all(before < after for before, after in pairwise(self.paths)), "rows in order"
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -19,7 +19,9 @@ import torch
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from jgcl_ray.atomic import write_json
 from jgcl_ray.batches import NOVEL_VIEWS
+from jgcl_ray.cache import cache_folder
 from jgcl_ray.config import WalkersConfig
 from jgcl_ray.data.walkers.figure import Figure, dress
 from jgcl_ray.data.walkers.photographer import Photographer, Shot, frame, projections
@@ -52,13 +54,8 @@ PRESETS = {
 
 
 def ensure_rendered(walkers: WalkersConfig) -> Path:
-    """The folder of a preset in the cache, rendered on first use.
-
-    The cache lies in $JGCL_RAY_CACHE, or in jgcl_ray under $XDG_CACHE_HOME (~/.cache).
-    """
-    base = os.environ.get("JGCL_RAY_CACHE")
-    cache = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jgcl_ray"
-    folder = cache / f"walkers-{walkers.preset}-seed{walkers.seed}-r{REVISION}"
+    """The folder of a preset in the cache (jgcl_ray.cache), rendered on first use."""
+    folder = cache_folder() / f"walkers-{walkers.preset}-seed{walkers.seed}-r{REVISION}"
     render(folder, PRESETS[walkers.preset], walkers.seed)
     return folder
 
@@ -86,7 +83,7 @@ def render(out: Path, size: WalkersSize, seed: int, workers: int | None = None) 
         for view in VIEWS:
             view_folder(partial / "meshes", split, view).mkdir(parents=True, exist_ok=True)
     (partial / "records").mkdir(exist_ok=True)
-    _write(partial / "walkers.json", (json.dumps(made_of, indent=1) + "\n").encode())
+    write_json(partial / "walkers.json", made_of)
     plan = draw_plan(size.train, size.test, size.images, size.true_views, seed)
     missing = [row for row in range(len(plan.photos)) if not (partial / "records" / f"{row}.npz").is_file()]
     count = workers if workers is not None else len(os.sched_getaffinity(0))
@@ -222,14 +219,8 @@ def _gather(folder: Path, plan: Plan, height: int) -> None:
     np.savez_compressed(folder / "views.npz", allow_pickle=False, **truth)
     manifest = _manifest(folder) or {}
     libraries = {name: version(name) for name in ("anny", "embreex", "numpy", "pillow", "torch")}
-    _write(folder / "versions.json", (json.dumps({**manifest, **libraries}, indent=1) + "\n").encode())
+    write_json(folder / "versions.json", {**manifest, **libraries})
     shutil.rmtree(folder / "records")
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 @contextmanager
