@@ -1,1 +1,31 @@
-"""Beside it: helper modules that tests in any folder import by name."""
+"""Fixtures that several folders share. Beside it: helper modules that tests in any folder import by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import faiss
+import pytest
+import torch
+
+from jgcl_ray.data.walkers import WalkersSize, render
+
+
+@pytest.fixture(scope="session")
+def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those of the tiny runs."""
+    folder = tmp_path_factory.mktemp("data") / "walkers"
+    render(folder, WalkersSize(train=4, test=2, images=4, true_views=0, height=80), seed=2, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks and galleries as small as these spend their time waking threads."""
+    threads, of_faiss = torch.get_num_threads(), faiss.omp_get_max_threads()
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    faiss.omp_set_num_threads(of_faiss)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +26,10 @@ from jgcl_ray.meshes.projection_folders import VIEWS, view_folder
 from jgcl_ray.models.networks import build_networks
 from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = [f"000{i}_c1s1_00000{i}_00.jpg" for i in range(5)]
 SEEN = [1, 3, 4]  # rows with true views
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,9 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.retrieval import index as index_module
 from jgcl_ray.retrieval.index import Card, GalleryIndex, Kind
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WIDTH = 16
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(threads)
 
 
 def embeddings(count: int, seed: int = 0) -> np.ndarray:
@@ -98,7 +92,7 @@ def test_a_crash_while_saving_leaves_the_old_index(tmp_path: Path, monkeypatch: 
     def crash(_: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(atomic, "_sync", crash)  # the new file is complete, and not yet in place
+    monkeypatch.setattr(atomic, "sync", crash)  # the new file is complete, and not yet in place
     with pytest.raises(KeyboardInterrupt):
         filled(embeddings(20)).save(path)
     assert path.read_bytes() == before

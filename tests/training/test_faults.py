@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from processes import PATIENCE, said, started, wait_for
 from ray.cluster_utils import Cluster
 from tiny_run import arguments, records
 
 LONGER = ("warmup.epochs=2", "generation.epochs=2", "joint.epochs=2", "scaling.threads_per_worker=1")
-PATIENCE = 240  # seconds
 # Going on within an epoch differs in the last digit, which the contrast of so small a joint stage magnifies.
 WITHOUT_JOINT = "run.stages=[warmup,generation]"
 
@@ -118,42 +115,22 @@ def nodes(count: int) -> Iterator[Cluster]:
 @pytest.mark.slow
 def test_a_node_that_leaves_is_replaced(walkers: Path, undisturbed: Path, tmp_path: Path) -> None:
     """Two nodes; the one that runs the worker goes in the middle of an epoch, and another comes."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        node = cluster.add_node(num_cpus=1)
-        with driver(walkers, tmp_path, "pseudo_labels.num_cpus=0", address=cluster.address) as process:
-            wait_for(lambda: reached(tmp_path, "generation", 1), process, tmp_path)
-            cluster.remove_node(node, allow_graceful=False)
-            cluster.add_node(num_cpus=1)
-            assert process.wait(PATIENCE) == 0, said(tmp_path)
-    finally:
-        cluster.shutdown()
+    with (
+        nodes(1) as cluster,
+        driver(walkers, tmp_path, "pseudo_labels.num_cpus=0", address=cluster.address) as process,
+    ):
+        wait_for(lambda: reached(tmp_path, "generation", 1), process, tmp_path)
+        cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+        assert process.wait(PATIENCE) == 0, said(tmp_path)
     assert_same(tmp_path / "walkers", undisturbed)
 
 
-@contextmanager
 def driver(
-    walkers: Path, root: Path, *overrides: str, address: str | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m jgcl_ray.train` in a process of its own; what is left of it ends with the context."""
-    command = [sys.executable, "-m", "jgcl_ray.train", *arguments(walkers, root, *LONGER, *overrides)]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment |= {"OMP_NUM_THREADS": "1"} | {"RAY_ADDRESS": address or "local"}
-    with (root / "said").open("a") as said:
-        process = subprocess.Popen(
-            command, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
-                each.kill()
-            process.wait(PATIENCE)
-
-
-def said(root: Path) -> str:
-    return (root / "said").read_text()
+    walkers: Path, root: Path, *overrides: str, address: str = "local"
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """`python -m jgcl_ray.train` on a Ray cluster."""
+    return started(root, "jgcl_ray.train", *arguments(walkers, root, *LONGER, *overrides), address=address)
 
 
 def last_line(root: Path) -> str:
@@ -173,14 +150,6 @@ def lines_of(path: Path) -> list[dict]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], root: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert process.poll() is None, said(root)
-        assert time.monotonic() < deadline, said(root)
-        time.sleep(0.02)
 
 
 def saved_within_an_epoch(root: Path) -> bool:

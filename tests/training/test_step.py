@@ -22,6 +22,8 @@ from jgcl_ray.training.optim import build_optimisers
 from jgcl_ray.training.precision import prepare
 from jgcl_ray.training.step import NonFiniteLossError, generator_step, joint_step, translate
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = (
     "data.height=48",
     "data.width=40",
@@ -34,15 +36,6 @@ SMALL = (
     "memory_bank.negatives=16",
 )
 LABELS = torch.arange(6).repeat_interleave(2)  # clusters of two: the positive is the other one
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small spend their time waking threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_config(*overrides: str) -> Config:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import psutil
 import pytest
 import yaml
+from processes import PATIENCE, said, started, wait_for
 from tiny_run import arguments
 
 from jgcl_ray.config import load_config
@@ -32,7 +28,6 @@ SHORT = (
     "scaling.threads_per_worker=1",
 )
 WEIGHTS = {"losses.contrast_views": {"uniform": [0.2, 2.0]}}
-PATIENCE = 400  # seconds
 
 
 def test_a_sweep_is_killed_goes_on_and_is_recorded(walkers: Path, tmp_path: Path) -> None:
@@ -122,36 +117,13 @@ def test_optuna_chooses_values(walkers: Path, tmp_path: Path) -> None:
     assert len({trial["params"]["losses.contrast_views"] for trial in trials.values()}) == 3
 
 
-@contextmanager
-def driver(walkers: Path, root: Path, space: dict[str, Any], *overrides: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m jgcl_ray.tune` in a process of its own; what is left of it ends with the context."""
+def driver(
+    walkers: Path, root: Path, space: dict[str, Any], *overrides: str
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """`python -m jgcl_ray.tune` on a Ray cluster of its own."""
     (root / "mine.yaml").write_text(yaml.safe_dump(space, sort_keys=False))
     settings = [*arguments(walkers, root, *SHORT), *overrides]
-    command = [sys.executable, "-m", "jgcl_ray.tune", "--space", str(root / "mine.yaml"), *settings]
-    environment = os.environ | {"RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1"}  # not the cluster of another test
-    with (root / "said").open("a") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
-                each.kill()
-            process.wait(PATIENCE)
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], root: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert process.poll() is None, said(root)
-        assert time.monotonic() < deadline, said(root)
-        time.sleep(0.1)
-
-
-def said(root: Path) -> str:
-    return (root / "said").read_text()
+    return started(root, "jgcl_ray.tune", "--space", str(root / "mine.yaml"), *settings)
 
 
 def sweep_of(root: Path) -> Path:
