@@ -26,6 +26,7 @@ from typing import Literal
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from jgcl_ray.atomic import replacing
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.cameras import Camera
 
@@ -93,6 +94,16 @@ def read_body_parameters(path: Path) -> BodyParameters:
         arrays["camera"].astype(np.float64),
         None if size is None else size.astype(np.float64),
     )
+
+
+def write_body_parameters(parameters: BodyParameters, path: Path, **besides: np.ndarray) -> None:
+    """Write an npz that `read_body_parameters` reads; `besides`: arrays for others, under their own keys."""
+    shape_key = next(key for key, body in SHAPE_KEYS.items() if body == parameters.body)
+    arrays = {shape_key: parameters.shape, "pose": parameters.pose, "camera": parameters.camera, **besides}
+    if parameters.size is not None:
+        arrays["size"] = parameters.size
+    with replacing(path) as partial:
+        np.savez(partial, allow_pickle=False, names=np.array(parameters.names), **arrays)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ from jgcl_ray.meshes.body_models import AnnyBody, SMPLBody, anny_body, smpl_body
 from jgcl_ray.meshes.body_parameters import BodyParameters, read_body_parameters
 from jgcl_ray.meshes.cameras import Camera, Mesh
 from jgcl_ray.meshes.farm import map_over_cluster
+from jgcl_ray.meshes.light_body import light_body
 from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, listing, png_name, view_folder
 from jgcl_ray.meshes.renderers import (
     PreparedMesh,
@@ -42,13 +43,13 @@ class Bodies:
     model: AnnyBody | SMPLBody
 
     @classmethod
-    def open(cls, parameters: Path, smpl: Path | None) -> Bodies:
-        """Both from their files; UserError where they do not belong together."""
+    def open(cls, parameters: Path, smpl: Path | None, light: bool = False) -> Bodies:
+        """Both from their files; UserError where they do not belong together. `light`: Anny of few triangles."""
         read = read_body_parameters(parameters)
         if read.body == "anny":
             if smpl is not None:
                 raise UserError(f"{parameters} holds phenotypes, which are Anny's: leave the SMPL file {smpl} out")
-            return cls(read, anny_body())
+            return cls(read, light_body() if light else anny_body())
         if smpl is None:
             raise UserError(
                 f"{parameters} holds betas: give the SMPL file that they are for (meshes.smpl, or --smpl)"
@@ -71,7 +72,8 @@ class Bodies:
 class ParameterProjections:
     """Projections of per-image body parameters, drawn when they are asked for.
 
-    `renderer` auto is Embree here: one body at a time, in loader processes that must not open the GPU.
+    `renderer` auto is Embree here: one body at a time, in loader processes that must not open the GPU. `light`: a
+    body of fewer triangles (light_body.py), drawn several times faster.
     """
 
     def __init__(
@@ -82,8 +84,9 @@ class ParameterProjections:
         height: int,
         width: int,
         renderer: str = "auto",
+        light: bool = False,
     ) -> None:
-        self._bodies = Bodies.open(parameters, smpl)
+        self._bodies = Bodies.open(parameters, smpl, light)
         self._rows = self._bodies.parameters.rows_of(names, parameters)
         self._renderer = open_renderer("embree" if renderer == "auto" else renderer)
         self._height, self._width = height, width

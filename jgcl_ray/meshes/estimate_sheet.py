@@ -1,0 +1,34 @@
+"""A picture to judge estimated bodies by: images, each beside its projection, also turned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from jgcl_ray.contact_sheet import Tile, contact_sheet
+from jgcl_ray.meshes.body_parameters import read_body_parameters
+from jgcl_ray.meshes.drawing import ParameterProjections
+
+SHOWN = (0, 90, 180)  # degrees
+HEIGHT, WIDTH = 192, 80  # pixels of a tile
+_ACROSS = 4  # images in a row
+
+
+def estimate_sheet(images: Path, parameters: Path, smpl: Path | None = None, count: int = 60) -> Image.Image:
+    """`count` images, evenly spread over the file's, with their projections at SHOWN beside each."""
+    names = read_body_parameters(parameters).names
+    chosen = [names[row] for row in np.unique(np.linspace(0, len(names) - 1, min(count, len(names))).astype(int))]
+    with np.load(parameters, allow_pickle=False) as arrays:
+        deviation = dict(zip(names, arrays["deviation"], strict=True)) if "deviation" in arrays else {}
+    drawn = ParameterProjections(parameters, smpl, chosen, HEIGHT, WIDTH, light=smpl is None)
+    tiles: list[Tile | None] = []
+    for row, name in enumerate(chosen):
+        with Image.open(images / name) as image:
+            photo = image.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+        said = f"{name}\n±{deviation[name]:.0f}°" if name in deviation else name
+        tiles.append(Tile(photo, said))
+        tiles += [Tile(Image.fromarray(drawn.load(row, view)).convert("RGB"), f"{view}°") for view in SHOWN]
+    step = _ACROSS * (len(SHOWN) + 1)
+    return contact_sheet([tiles[start : start + step] for start in range(0, len(tiles), step)], (), HEIGHT, WIDTH)

@@ -1,0 +1,234 @@
+"""The mesh estimator: a crop of a person in, the body to draw out; nothing to download, no licence to accept.
+
+`python -m jgcl_ray.meshes.estimator estimate --images DIR --out bodies.npz` writes the body parameters of all images
+below a folder, `... train --out FILE.safetensors` makes other weights. The network is small (estimator_network.py);
+what it saw is rendered (jgcl_ray/estimator_training).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import Tensor
+
+from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.meshes.body_models import anny_body
+from jgcl_ray.meshes.body_parameters import BodyParameters, write_body_parameters
+from jgcl_ray.meshes.estimator_network import HEIGHT, WIDTH, EstimatorNetwork, Standing, circular_deviation
+from jgcl_ray.meshes.walking_pose import MOVED
+from jgcl_ray.models.weights import load_weights
+from jgcl_ray.progress import tracked
+
+WEIGHTS = Path(__file__).with_name("weights") / "estimator.safetensors"
+BATCH = 64
+UNSURE_ABOVE = 45.0  # degrees of standard deviation of the yaw
+
+Watch = Callable[[Iterable[range]], Iterable[range]]  # sees the batches go by
+
+
+@dataclass(frozen=True, eq=False)
+class BodyEstimates:
+    """The bodies on N images, as the network found them."""
+
+    names: tuple[str, ...]
+    yaw: np.ndarray  # (N,) degrees in (-180, 180]; 0 faces the camera, counter-clockwise seen from above
+    deviation: np.ndarray  # (N,) degrees: circular standard deviation of the yaw's distribution
+    turn: np.ndarray  # (N, 3, 3): the body's axes (z up, facing -y) in the camera's (x right, y down, z forward)
+    pose: np.ndarray  # (N, M, 3, 3): rotations of walking_pose.MOVED
+    phenotypes: np.ndarray  # (N, 6) in [0, 1]
+    scale: np.ndarray  # (N,) half heights of the image that a metre takes
+    root: np.ndarray  # (N, 2): where the pelvis is, -1 and 1 are the image's edges
+    size: np.ndarray  # (N, 2) height and width of the images, pixels
+
+    def unsure(self, above: float = UNSURE_ABOVE) -> np.ndarray:
+        """(N,) bool: who may well face another way; `above` degrees of standard deviation."""
+        return self.deviation > above
+
+    def to_parameters(self) -> BodyParameters:
+        """As the projections are drawn from; of Anny."""
+        body = anny_body()
+        pose = np.tile(np.eye(3, dtype=np.float32), (len(self.names), body.num_joints, 1, 1))
+        pose[:, [body.joints[joint] for joint in MOVED]] = self.pose
+        pose[:, body.joints["root"]] = self.turn @ pose[:, body.joints["root"]]
+        height, width = self.size.T
+        half = self.size.max(axis=1) / 2
+        scale = self.scale * (height / 2) / half
+        shift = self.root * np.stack([width, height], 1) / 2 / half[:, None] / scale[:, None]
+        camera = np.column_stack([scale, shift]).astype(np.float64)
+        return BodyParameters(self.names, "anny", self.phenotypes, pose, camera, self.size.astype(np.float64))
+
+
+class BodyEstimator:
+    """The network with its weights."""
+
+    def __init__(self, weights: Path | None = None, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        self.network = load_estimator(weights or WEIGHTS).to(self.device)
+
+    def estimate(self, folder: Path, names: Sequence[str], watch: Watch = iter) -> BodyEstimates:
+        """The bodies on images given by their names in a folder; UserError where one cannot be read."""
+        if not names:
+            raise UserError(f"{folder}: no images")
+        batches = [range(start, min(start + BATCH, len(names))) for start in range(0, len(names), BATCH)]
+        crops = np.empty((BATCH, HEIGHT, WIDTH, 3), np.uint8)
+        found: list[dict[str, np.ndarray]] = []
+        sizes = np.empty((len(names), 2))
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
+            for rows in watch(batches):
+                read = readers.map(lambda row: _read(folder / names[row]), rows)
+                for place, (row, (pixels, size)) in enumerate(zip(rows, read, strict=True)):
+                    crops[place], sizes[row] = pixels, size
+                found.append(self._numbers(crops[: len(rows)], sizes[rows.start : rows.stop]))
+        joined = {name: np.concatenate([numbers[name] for numbers in found]) for name in found[0]}
+        return BodyEstimates(names=tuple(names), size=sizes, **joined)
+
+    @torch.inference_mode()
+    def _numbers(self, crops: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        pixels = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255
+        proportions = torch.from_numpy(sizes[:, 1] / sizes[:, 0]).float().to(self.device)
+        standing = self.network.both_ways(pixels, proportions)
+        return {name: tensor.cpu().numpy() for name, tensor in self._named(standing).items()}
+
+    def _named(self, standing: Standing) -> dict[str, Tensor]:
+        return {
+            "yaw": torch.rad2deg(standing.yaw),
+            "deviation": circular_deviation(standing.concentration),
+            "turn": standing.turns(),
+            "pose": self.network.poses(standing.pose),
+            "phenotypes": standing.phenotypes,
+            "scale": standing.scale,
+            "root": standing.root,
+        }
+
+
+def load_estimator(weights: Path) -> EstimatorNetwork:
+    """The network of a weights file; UserError where it is none of ours."""
+    network = EstimatorNetwork()
+    load_weights(network, _existing(weights))
+    return network.eval()
+
+
+def weights_metadata(weights: Path = WEIGHTS) -> dict[str, str]:
+    """How the weights were made: command, seed, time, machine."""
+    with safe_open(weights, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+@lru_cache(maxsize=4)
+def weights_digest(weights: Path = WEIGHTS) -> str:
+    """SHA-256 of a weights file."""
+    with _existing(weights).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _existing(weights: Path) -> Path:
+    if not weights.is_file():
+        raise UserError(f"no weights {weights}: train some with python -m jgcl_ray.meshes.estimator train --out FILE")
+    return weights
+
+
+def _read(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+    """An image for the network, (HEIGHT, WIDTH, 3) uint8, and its height and width in pixels."""
+    try:
+        with Image.open(path) as image:
+            size = (image.height, image.width)
+            image.draft("RGB", (WIDTH, HEIGHT))
+            small = image.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as an image ({error}): mend or remove it") from None
+    return np.asarray(small), size
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; exits 2 on bad input."""
+    given = _parser().parse_args(arguments)
+    with exit_on_user_error():
+        given.run(given)
+
+
+def _estimate(given: argparse.Namespace) -> None:
+    from jgcl_ray.data.image_tree import image_tree  # the command alone looks upwards
+
+    images, out = given.images.expanduser().absolute(), given.out.expanduser().absolute()
+    names = image_tree(images)
+    if given.checkpoint is not None:
+        from jgcl_ray.meshes.spin import SpinEstimator
+
+        parameters = SpinEstimator(given.checkpoint, given.device).estimate(images, names, _tracked)
+        write_body_parameters(parameters, out)
+        said = "SMPL parameters"
+    else:
+        estimates = BodyEstimator(given.weights, given.device).estimate(images, names, _tracked)
+        parameters = estimates.to_parameters()
+        write_body_parameters(parameters, out, yaw=estimates.yaw, deviation=estimates.deviation)
+        said = f"bodies, {int(estimates.unsure().sum()):,} of them unsure of the side (deviation > {UNSURE_ABOVE:g}°)"
+    print(f"{out}: {len(names):,} {said}")
+    if given.sheet is not None:
+        from jgcl_ray.meshes.estimate_sheet import estimate_sheet
+
+        estimate_sheet(images, out, given.smpl).save(given.sheet)
+        print(f"sheet: {given.sheet}")
+
+
+def _train(given: argparse.Namespace) -> None:
+    from jgcl_ray.estimator_training.command import train_weights
+
+    train_weights(given)
+
+
+def _tracked(batches: Iterable[range]) -> Iterable[range]:
+    return tracked(batches, "bodies")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jgcl_ray.meshes.estimator",
+        description="The bodies of the people on images, for mesh projections (meshes.source=parameters).",
+    )
+    commands = parser.add_subparsers(required=True, metavar="estimate | train")
+    estimate = commands.add_parser("estimate", help="write the body parameters of all images below a folder")
+    estimate.set_defaults(run=_estimate)
+    estimate.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with crops of people")
+    estimate.add_argument("--out", type=Path, required=True, metavar="NPZ", help="file to write")
+    estimate.add_argument("--weights", type=Path, metavar="FILE", help="other weights than the package's")
+    estimate.add_argument("--checkpoint", type=Path, metavar="FILE", help="SPIN's checkpoint: SMPL, not Anny")
+    estimate.add_argument("--smpl", type=Path, metavar="FILE", help="SMPL file, to draw the sheet of a --checkpoint")
+    estimate.add_argument("--sheet", type=Path, metavar="PNG", help="picture of 60 images with their projections")
+    estimate.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    train = commands.add_parser(
+        "train",
+        help="make weights",
+        description="Make weights from rendered walkers. Running it again goes on where it stopped. With a GPU: "
+        "--device cuda --figures 20000 --steps 40000 --batch 512.",
+    )
+    train.set_defaults(run=_train)
+    train.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors to write")
+    train.add_argument("--figures", type=_count, help="walkers to render, each from four sides (5040)")
+    train.add_argument("--steps", type=_count, help="steps (4000: half an hour on two cores)")
+    train.add_argument("--batch", type=_count, help="pictures in a step (128)")
+    train.add_argument("--seed", type=int, help="of walkers, pictures and weights (0)")
+    train.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    train.add_argument("--drawers", type=_count, default=1, help="processes that draw pictures (1)")
+    train.add_argument("--threads", type=_count, help="of the CPU, to learn with (all cores)")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()
