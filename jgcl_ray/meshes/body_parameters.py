@@ -9,6 +9,8 @@ Keys (N images):
   and 1 half of its longer side.
 - `size` (N, 2), optional: height and width of the image that the parameters belong to. Without it images
   have the proportions of the drawn pictures. A picture always covers its image exactly.
+- `up` (N, 3), optional: the vertical in the camera's axes, about which a body turns to its other views; without it
+  the image's own vertical, right for level cameras.
 
 For Anny instead of SMPL: `phenotypes` (N, 6) in [0, 1] instead of `betas` (AnnyBody.PHENOTYPES), and a `pose` of its
 104 joints.
@@ -44,6 +46,7 @@ class BodyParameters:
     pose: np.ndarray  # (N, J, 3, 3) float32
     camera: np.ndarray  # (N, 3) float64: s, tx, ty
     size: np.ndarray | None  # (N, 2) float64: height and width of the images, pixels
+    up: np.ndarray | None = None  # (N, 3) float64: the vertical in the camera's axes
 
     def camera_of(self, row: int, height: int, width: int) -> Camera:
         """The camera that took the image in `row`, its picture resized to height x width."""
@@ -86,6 +89,11 @@ def read_body_parameters(path: Path) -> BodyParameters:
         _expect(path, "size", size, names, [(count, 2)])
         if (bad := np.flatnonzero((size < 1).any(axis=1))).size:
             raise UserError(f"{path}: size of {names[bad[0]]} is below one pixel")
+    up = arrays.get("up")
+    if up is not None:
+        _expect(path, "up", up, names, [(count, 3)])
+        if (bad := np.flatnonzero(np.linalg.norm(up, axis=1) < 1e-6)).size:
+            raise UserError(f"{path}: up of {names[bad[0]]} has no direction ({bad.size:,} such)")
     return BodyParameters(
         names,
         body,
@@ -93,6 +101,7 @@ def read_body_parameters(path: Path) -> BodyParameters:
         _rotations(path, arrays["pose"], names, JOINTS[body]),
         arrays["camera"].astype(np.float64),
         None if size is None else size.astype(np.float64),
+        None if up is None else up.astype(np.float64),
     )
 
 
@@ -100,8 +109,7 @@ def write_body_parameters(parameters: BodyParameters, path: Path, **besides: np.
     """Write an npz that `read_body_parameters` reads; `besides`: arrays for others, under their own keys."""
     shape_key = next(key for key, body in SHAPE_KEYS.items() if body == parameters.body)
     arrays = {shape_key: parameters.shape, "pose": parameters.pose, "camera": parameters.camera, **besides}
-    if parameters.size is not None:
-        arrays["size"] = parameters.size
+    arrays |= {key: array for key in ("size", "up") if (array := getattr(parameters, key)) is not None}
     with replacing(path) as partial:
         np.savez(partial, allow_pickle=False, names=np.array(parameters.names), **arrays)
 
@@ -113,7 +121,9 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is not an npz: save with numpy.savez(path, names=..., pose=..., ...)")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in ("names", "pose", "camera", "size", *SHAPE_KEYS) if key in archive}
+            return {
+                key: archive[key] for key in ("names", "pose", "camera", "size", "up", *SHAPE_KEYS) if key in archive
+            }
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read as an npz of plain arrays: {error}") from error
 

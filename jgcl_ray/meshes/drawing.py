@@ -60,12 +60,15 @@ class Bodies:
         return cls(read, model)
 
     def scenes(self, rows: Sequence[int], views: Sequence[Sequence[int]], height: int, width: int) -> list[Scene]:
-        """The body of each row, and the image's camera turned about the image's vertical through the root."""
+        """The body of each row, and the image's camera turned about the vertical through the root."""
         posed = self.model.posed(self.parameters.shape[rows], self.parameters.pose[rows])
         cameras = [self.parameters.camera_of(row, height, width) for row in rows]
+        axes = [UP] * len(rows) if self.parameters.up is None else self.parameters.up[rows]
         return [
-            Scene(Mesh(vertices, self.model.faces), [camera.turned(view, root, UP) for view in turns])
-            for vertices, root, camera, turns in zip(posed.vertices, posed.root, cameras, views, strict=True)
+            Scene(Mesh(vertices, self.model.faces), [camera.turned(view, root, tuple(up)) for view in turns])
+            for vertices, root, camera, turns, up in zip(
+                posed.vertices, posed.root, cameras, views, axes, strict=True
+            )
         ]
 
 

@@ -66,7 +66,8 @@ class BodyEstimates:
         scale = self.scale * (height / 2) / half
         shift = self.root * np.stack([width, height], 1) / 2 / half[:, None] / scale[:, None]
         camera = np.column_stack([scale, shift]).astype(np.float64)
-        return BodyParameters(self.names, "anny", self.phenotypes, pose, camera, self.size.astype(np.float64))
+        up = self.turn[:, :, 2].astype(np.float64)
+        return BodyParameters(self.names, "anny", self.phenotypes, pose, camera, self.size.astype(np.float64), up)
 
 
 class BodyEstimator:
