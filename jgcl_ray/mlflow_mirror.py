@@ -42,6 +42,7 @@ CLIENT_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
 }
 _IMAGE_FILE = re.compile(r"(?P<name>[^/]+)[+%]step[+%](?P<step>\d+)[+%]timestamp")  # as MlflowClient.log_image has it
 _SECRET_NAME = re.compile(r"password|passwd|secret|token|credential", re.IGNORECASE)
@@ -336,7 +337,7 @@ def quiet_mlflow() -> None:
     """Before mlflow is imported: no telemetry, short timeouts (what the user set wins), no chatter."""
     for name, value in CLIENT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+    for name in ("alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

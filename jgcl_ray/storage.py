@@ -23,12 +23,13 @@ CHUNK = 16 * 2**20  # bytes
 
 class RemoteFolder:
     """The folder of one run at `uri` (s3://BUCKET/FOLDER, gs://..., file:///FOLDER); credentials as the storage's own
-    tools find them, in the environment.
+    tools find them, in the environment, and so the address of an S3 that is not Amazon's (AWS_ENDPOINT_URL).
     """
 
     def __init__(self, uri: str, run: str, last: str) -> None:
         """last: name of the file that makes a folder complete."""
-        self.uri, self._last = f"{uri.rstrip('/')}/{run}", last
+        folder, mark, options = uri.partition("?")  # s3://BUCKET/FOLDER?region=...
+        self.uri, self._last = f"{folder.rstrip('/')}/{run}{mark}{options}", last
         self._opened: tuple[FileSystem, str] | None = None
 
     def send(self, folder: Path, keep: set[str]) -> None:

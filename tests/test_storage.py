@@ -75,3 +75,8 @@ def test_an_unknown_kind_of_storage_is_told() -> None:
 def test_addresses_without_a_scheme_or_with_a_secret_are_refused(uri: str) -> None:
     with pytest.raises(UserError, match=r"checkpoints\.mirror"):
         load_config(None, [f"checkpoints.mirror={uri}"])
+
+
+def test_options_of_an_address_stay_at_its_end() -> None:
+    remote = RemoteFolder("s3://bucket/runs/?endpoint_override=127.0.0.1:9000&scheme=http", "run", "checkpoint.json")
+    assert remote.uri == "s3://bucket/runs/run?endpoint_override=127.0.0.1:9000&scheme=http"
