@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from jgcl_ray.atomic import replacing
 from jgcl_ray.errors import UserError
-from jgcl_ray.estimator_training.train import Progress, Recipe, train, trained
+from jgcl_ray.estimator_training.train import Recipe, train, trained
 from jgcl_ray.meshes.estimator_network import EstimatorNetwork
 
 
@@ -33,8 +33,13 @@ def train_weights(given: argparse.Namespace) -> None:
     if given.threads is not None:
         torch.set_num_threads(given.threads)
     checkpoint, device = out.with_name(out.name + ".training"), torch.device(given.device)
-    for progress in train(recipe, checkpoint, device, given.drawers):
-        print(_told(progress, recipe), flush=True)
+    if given.workers > 1:
+        from jgcl_ray.estimator_training.on_ray import train_on_ray
+
+        train_on_ray(recipe, checkpoint, given.workers, device.type == "cuda", given.drawers, print)
+    else:
+        for progress in train(recipe, checkpoint, device, given.drawers):
+            print(progress.told(recipe.steps), flush=True)
     network, seconds = trained(checkpoint, recipe)
     write_weights(network, out, made_of(recipe, given, seconds))
     checkpoint.unlink()
@@ -44,7 +49,7 @@ def train_weights(given: argparse.Namespace) -> None:
 def made_of(recipe: Recipe, given: argparse.Namespace, seconds: float) -> dict[str, str]:
     """The weights' origin, kept in their file."""
     arguments = [f"--{name} {getattr(recipe, name)}" for name in ("figures", "steps", "batch", "seed")]
-    arguments += [f"--device {given.device}", f"--drawers {given.drawers}"]
+    arguments += [f"--device {given.device}", f"--workers {given.workers}", f"--drawers {given.drawers}"]
     return {
         "command": " ".join(
             ["python -m jgcl_ray.meshes.estimator train", *arguments, "--out", shlex.quote(given.out.name)]
@@ -65,11 +70,3 @@ def write_weights(network: EstimatorNetwork, path: Path, metadata: dict[str, str
     }
     with replacing(path) as partial:
         save_file(tensors, partial, metadata)
-
-
-def _told(progress: Progress, recipe: Recipe) -> str:
-    terms = ", ".join(f"{name} {term:.3f}" for name, term in progress.terms.items())
-    return (
-        f"step {progress.step:,} of {recipe.steps:,}, {progress.images_per_second:.0f} pictures/s, "
-        f"median yaw error {progress.yaw_error:.0f}°; {terms}"
-    )

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from jgcl_ray.atomic import replacing
+from jgcl_ray.distributed import all_reduce_gradients, broadcast_module, rank, world_size
 from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.cutouts import Cutouts, ensure_cutouts
 from jgcl_ray.estimator_training.losses import WEIGHTS, estimator_losses
@@ -30,12 +31,12 @@ class Recipe:
     """Everything that the weights follow from."""
 
     figures: int = 5040  # walkers, each cut out from four sides
-    steps: int = 4000
-    batch: int = 128
-    learning_rate: float = 2e-3  # AdamW's; rises over the first twentieth of the steps, falls to zero by a cosine
+    steps: int = 6800
+    batch: int = 64
+    learning_rate: float = 1.5e-3  # AdamW's; rises over the first twentieth of the steps, falls to zero by a cosine
     weight_decay: float = 0.02
     easy: float = 0.15  # share of the steps over which pictures become as hard as they get
-    averaging: float = 0.998  # of the weights that are kept, an exponential mean over steps
+    averaging: float = 0.999  # of the weights that are kept, an exponential mean over steps
     seed: int = 0
 
 
@@ -49,17 +50,28 @@ class Progress:
     terms: dict[str, float]
     yaw_error: float  # median over the batch, degrees
 
+    def told(self, steps: int) -> str:
+        """As a line, of a training of so many steps."""
+        terms = ", ".join(f"{name} {term:.3f}" for name, term in self.terms.items())
+        return (
+            f"step {self.step:,} of {steps:,}, {self.images_per_second:.0f} pictures/s, "
+            f"median yaw error {self.yaw_error:.0f}°; {terms}"
+        )
+
 
 def train(recipe: Recipe, checkpoint: Path, device: torch.device, drawers: int = 1) -> Iterator[Progress]:
     """Train, or go on from `checkpoint`; that is written once a minute, and at the end, when it holds the result.
 
     Yields whenever it is. `drawers`: processes that draw pictures. The same recipe gives the same weights,
-    interrupted or not, on one machine with the same number of threads.
+    interrupted or not, on one machine with the same number of threads. Within a process group each worker draws and
+    learns from its share of every batch; the first one writes and yields.
     """
     given = ensure_cutouts(recipe.figures, recipe.seed)
     learner = Learner(recipe, device)
     if checkpoint.is_file():
         learner.load(checkpoint)
+    for module in (learner.network, learner.average):
+        broadcast_module(module)
     pictures = _Pictures(given, recipe, learner.step)
     loader = DataLoader(
         pictures, batch_size=None, num_workers=drawers, prefetch_factor=4, multiprocessing_context="fork"
@@ -69,7 +81,7 @@ def train(recipe: Recipe, checkpoint: Path, device: torch.device, drawers: int =
     for batch in loader:
         terms, error = learner.learn(batch)
         now = time.monotonic()
-        if now - told < CHECKPOINT_SECONDS and learner.step < recipe.steps:
+        if rank() or (now - told < CHECKPOINT_SECONDS and learner.step < recipe.steps):
             continue
         learner.seconds = before + now - since
         learner.save(checkpoint)
@@ -117,6 +129,7 @@ class Learner:
             raise RuntimeError(f"the loss at step {self.step} is {loss.item()}: {terms}")
         self._optimiser.zero_grad()
         loss.backward()
+        all_reduce_gradients(self.network.parameters())
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self._optimiser.step()
         self.step += 1
@@ -164,13 +177,15 @@ class Learner:
 class _Pictures(IterableDataset[PictureBatch]):
     def __init__(self, given: Cutouts, recipe: Recipe, start: int) -> None:
         self._given, self._recipe, self._start = given, recipe, start
+        self._rank, self._workers = rank(), world_size()  # of the process that learns
 
     def __iter__(self) -> Iterator[PictureBatch]:
-        worker = get_worker_info()
-        mine, drawers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for step in range(self._start + mine, self._recipe.steps, drawers):  # the loader takes turns
-            hardness = min(1.0, step / self._recipe.steps / self._recipe.easy)
-            yield draw_pictures(self._given, self._recipe.batch, self._recipe.seed, step, hardness)
+        drawer, recipe = get_worker_info(), self._recipe
+        mine, drawers = (0, 1) if drawer is None else (drawer.id, drawer.num_workers)
+        for step in range(self._start + mine, recipe.steps, drawers):  # the loader takes turns
+            hardness = min(1.0, step / recipe.steps / recipe.easy)
+            number = step * self._workers + self._rank
+            yield draw_pictures(self._given, recipe.batch // self._workers, recipe.seed, number, hardness)
 
 
 def _schedule(share: float) -> float:

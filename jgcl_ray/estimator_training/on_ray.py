@@ -1,0 +1,72 @@
+"""The mesh estimator's training on several Ray Train workers, each with its share of every batch."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from jgcl_ray.errors import UserError
+from jgcl_ray.estimator_training.train import Learner, Recipe, train
+from jgcl_ray.training.run import ray_cluster
+
+RETRIES = 3  # times that the workers start anew from the checkpoint
+
+
+def train_on_ray(
+    recipe: Recipe, checkpoint: Path, workers: int, cuda: bool, drawers: int, tell: Callable[[str], None]
+) -> None:
+    """As `train`, over a Ray cluster all of whose machines see `checkpoint` under this path."""
+    if recipe.batch % workers:
+        raise UserError(f"--batch {recipe.batch} does not divide by --workers {workers}")
+    each = {"CPU": 1.0} | ({"GPU": 1.0} if cuda else {})
+    if checkpoint.is_file():
+        Learner(recipe, torch.device("cpu")).load(checkpoint)  # a file of another recipe is refused here
+    told, left = (checkpoint.with_name(checkpoint.name + suffix) for suffix in (".told", ".ray"))
+    done = threading.Event()
+    reader = threading.Thread(target=_follow, args=(told, tell, done), daemon=True)
+    with ray_cluster():
+        for kind, amount in each.items():
+            if (there := ray.cluster_resources().get(kind, 0)) < workers * amount:
+                raise UserError(f"--workers {workers} x 1 {kind}, and the Ray cluster has {there:g}")
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"recipe": recipe, "checkpoint": checkpoint, "drawers": drawers, "told": told},
+            torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=cuda, resources_per_worker=each),
+            run_config=RunConfig(
+                name="train", storage_path=str(left), failure_config=FailureConfig(max_failures=RETRIES)
+            ),
+        )
+        told.write_text("", encoding="utf-8")
+        reader.start()
+        try:
+            trainer.fit()
+        finally:
+            done.set()
+            reader.join()
+            told.unlink()
+            shutil.rmtree(left)
+
+
+def _worker(given: Mapping[str, Any]) -> None:
+    recipe: Recipe = given["recipe"]
+    for progress in train(recipe, given["checkpoint"], ray.train.torch.get_device(), given["drawers"]):
+        with given["told"].open("a", encoding="utf-8") as file:
+            file.write(progress.told(recipe.steps) + "\n")
+
+
+def _follow(told: Path, tell: Callable[[str], None], done: threading.Event) -> None:
+    with told.open(encoding="utf-8") as file:
+        last = False
+        while not last:
+            last = done.wait(1.0)
+            for line in file.read().splitlines():
+                tell(line)
