@@ -7,18 +7,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from jgcl_ray.estimator_training.pictures import MASK, PictureBatch
-from jgcl_ray.estimator_training.skeleton import Skeleton
+from jgcl_ray.estimator_training.skeleton import SWAPPED, Skeleton
 from jgcl_ray.meshes.estimator_network import EstimatorNetwork, Standing
 
 WEIGHTS = {
     "yaw": 1.0,
-    "joints": 6.0,
-    "silhouette": 1.0,
-    "pose": 0.3,
+    "joints": 15.0,
+    "silhouette": 3.0,
+    "pose": 1.0,
     "pitch": 10.0,
     "phenotypes": 3.0,
     "prior": 0.01,
 }
+_OTHER_SIDE = 1.25  # what it costs to take the left limbs for the right ones
 _EDGE = 0.03  # half heights over which a capsule's edge fades
 
 
@@ -28,16 +29,30 @@ def estimator_losses(
     """The terms under the names of WEIGHTS."""
     joints = projected(found, batch.proportions, network, skeleton)
     width = torch.stack([batch.proportions, torch.ones_like(batch.proportions)], 1)[:, None]  # half heights
+    pose = network.poses.encode(batch.pose)
     capsules = capsule_mask(joints * width, found, batch.proportions, skeleton)
     return {
         "yaw": von_mises(found.direction, batch.yaw).mean(),
-        "joints": functional.smooth_l1_loss(joints * width, batch.joints * width, beta=0.05),
+        "joints": either_side(joints * width, batch.joints * width, batch.joints[:, SWAPPED] * width, beta=0.05),
         "silhouette": 1 - overlap(capsules, batch.mask).mean(),
-        "pose": functional.mse_loss(found.pose, network.poses.encode(batch.pose)),
+        "pose": 2 * either_side(found.pose, pose, pose @ network.poses.mirror, beta=1.0),
         "pitch": functional.mse_loss(found.pitch, batch.pitch),
         "phenotypes": functional.mse_loss(found.phenotypes, batch.phenotypes),
         "prior": found.pose.square().mean(),
     }
+
+
+def either_side(found: Tensor, true: Tensor, swapped: Tensor, beta: float) -> Tensor:
+    """Huber loss of (B, ...) against the truth, or, at a price, against the truth with left and right exchanged.
+
+    From the side, few pixels tell the left leg from the right one. The mean of both, legs together, would be the best
+    guess of a loss that insists, and is never the truth.
+    """
+    own, other = (
+        functional.smooth_l1_loss(found, wanted, beta=beta, reduction="none").flatten(1).mean(1)
+        for wanted in (true, swapped)
+    )
+    return own.minimum(_OTHER_SIDE * other).mean()
 
 
 def von_mises(direction: Tensor, angle: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from jgcl_ray.estimator_training import cutouts
 from jgcl_ray.estimator_training.cutouts import Cutouts
-from jgcl_ray.estimator_training.skeleton import JOINTS
+from jgcl_ray.estimator_training.skeleton import SWAPPED
 from jgcl_ray.meshes.estimator_network import HEIGHT, WIDTH
 from jgcl_ray.meshes.walking_pose import mirrored
 
@@ -26,9 +26,6 @@ MASK = (HEIGHT // 4, WIDTH // 4)
 RESOLUTIONS = (28, 112)  # least and greatest height in pixels of what the camera saw
 EASY = 88  # least height of easy pictures
 GROUP = 8  # neighbours in a batch that share a resolution
-
-_SWAPPED = [JOINTS.index(j[:-1] + {"L": "R", "R": "L"}[j[-1]]) if j[-2:] in (".L", ".R") else i
-            for i, j in enumerate(JOINTS)]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +63,7 @@ def draw_pictures(given: Cutouts, size: int, seed: int, number: int, hardness: f
     low, high = torch.from_numpy(window).float().unflatten(1, (2, 2)).unbind(1)
     joints = 2 * (torch.from_numpy(given.joints[rows]) - low[:, None]) / (high - low)[:, None] - 1
     turned = torch.from_numpy(flip)
-    joints[turned] = joints[turned][:, _SWAPPED] * torch.tensor([-1.0, 1.0])
+    joints[turned] = joints[turned][:, SWAPPED] * torch.tensor([-1.0, 1.0])
     pose, yaw = torch.from_numpy(given.pose[rows]), torch.from_numpy(given.yaw[rows])
     return PictureBatch(
         crops=crops,

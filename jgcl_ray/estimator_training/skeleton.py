@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.light_body import light_body
-from jgcl_ray.meshes.walking_pose import MOVED
+from jgcl_ray.meshes.walking_pose import MOVED, other_side
 
 _LEG = ("upperleg01", "lowerleg01", "foot", "toe3-1")
 _ARM = ("shoulder01", "upperarm01", "lowerarm01", "wrist", "finger3-1")
@@ -22,6 +22,7 @@ _CHAINS = (
 )  # fmt: skip
 _PARENT = {child: parent for chain in _CHAINS for parent, child in pairwise(chain)}
 JOINTS = ("root", *_PARENT)  # J joints, parents before their children
+SWAPPED = [JOINTS.index(other_side(joint)) for joint in JOINTS]  # rows with left and right exchanged
 
 # Capsules that together cover the body: from joint to joint.
 _PARTS = (

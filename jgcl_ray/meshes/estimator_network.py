@@ -45,7 +45,7 @@ class Standing:
 
 
 class EstimatorNetwork(nn.Module):
-    """A residual network of 3.0 M parameters on crops of 96 x 48 pixels, stretched, and their proportions.
+    """A residual network of 3.1 M parameters on crops of 96 x 48 pixels, stretched, and their proportions.
 
     `poses` is the basis that the pose coefficients are of.
     """

@@ -28,12 +28,14 @@ def rotation_vectors(gait: Gait, body: AnnyBody) -> np.ndarray:
     return vectors
 
 
+def other_side(joint: str) -> str:
+    """The name of the joint on the other side of the body; its own where there is but one."""
+    return joint[:-1] + {"L": "R", "R": "L"}[joint[-1]] if joint.endswith((".L", ".R")) else joint
+
+
 def mirrored(vectors: Tensor) -> Tensor:
     """The pose (..., M, 3) as a mirror shows it: left and right change places, x turns round."""
-    swapped = [
-        MOVED.index(joint[:-1] + {"L": "R", "R": "L"}[joint[-1]]) if joint[-2:] in (".L", ".R") else row
-        for row, joint in enumerate(MOVED)
-    ]
+    swapped = [MOVED.index(other_side(joint)) for joint in MOVED]
     return vectors[..., swapped, :] * vectors.new_tensor([1.0, -1.0, -1.0])
 
 

@@ -1,0 +1,61 @@
+"""Cut-outs: what they hold, and that rendering them goes on where it stopped."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jgcl_ray.estimator_training import cutouts as module
+from jgcl_ray.estimator_training.cutouts import HEIGHT, SIDES, WIDTH, Cutouts, ensure_cutouts, render_shard
+
+
+def test_walkers_fill_their_cut_outs(cutouts: Cutouts) -> None:
+    assert len(cutouts) == 4 * SIDES and cutouts.layers.shape == (4 * SIDES, 5, HEIGHT, WIDTH)
+    colour, alpha, mask = cutouts.layers[:, :3], cutouts.layers[:, 3], cutouts.layers[:, 4]
+    assert (colour.max(axis=1) <= alpha).all()  # premultiplied
+    dressed, bare = alpha > 127, mask > 127
+    assert (bare & dressed).sum() > 0.97 * bare.sum() and dressed.sum() > bare.sum()
+    left, top, right, bottom = cutouts.box.T
+    assert ((bottom - top > HEIGHT - 10) | (right - left > WIDTH - 10)).all()
+    for picture, box in zip(dressed, cutouts.box, strict=True):
+        rows, columns = np.flatnonzero(picture.any(axis=1)), np.flatnonzero(picture.any(axis=0))
+        assert np.abs(np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) - box).max() < 2
+    assert (np.abs(cutouts.yaw) <= math.pi).all() and np.degrees(cutouts.pitch).min() > -5
+
+
+def test_joints_lie_in_the_body(cutouts: Cutouts) -> None:
+    for mask, joints in zip(cutouts.layers[:, 4], cutouts.joints, strict=True):
+        x, y = joints.astype(int).T
+        around = np.pad(mask > 127, 1)
+        near = np.any([around[y + dy, x + dx] for dy in range(3) for dx in range(3)], axis=0)
+        assert near.mean() > 0.9
+
+
+def test_the_same_arguments_render_the_same(cutouts: Cutouts) -> None:
+    again = render_shard(seed=3, number=0, figures=1)
+    np.testing.assert_array_equal(again.layers, render_shard(seed=3, number=0, figures=1).layers)
+    other = render_shard(seed=3, number=1, figures=1)
+    assert not np.array_equal(again.yaw, other.yaw)
+
+
+def test_rendering_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JGCL_RAY_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "FIGURES", 1)
+    rendered: list[int] = []
+
+    def render(seed: int, number: int) -> Cutouts:
+        rendered.append(number)
+        if len(rendered) == 2:
+            raise KeyboardInterrupt
+        return render_shard(seed, number, figures=1)
+
+    monkeypatch.setattr(module, "render_shard", render)
+    with pytest.raises(KeyboardInterrupt):
+        ensure_cutouts(2, seed=5, workers=0)
+    found = ensure_cutouts(2, seed=5, workers=0)
+    assert rendered == [0, 1, 1] and len(found) == 2 * SIDES
+    ensure_cutouts(2, seed=5, workers=0)
+    assert rendered == [0, 1, 1]
