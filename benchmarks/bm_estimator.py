@@ -3,8 +3,8 @@
 One JSON object a line: `quality` of all photos, by the height of the crop, and of all photos shrunk; `true
 parameters` in place of estimated ones, the best that a weak-perspective camera and the light body can reach; `speed`
 over processes of one thread each, from image files to one drawn view. Errors in degrees; `front_back`: share of
-photos whose yaw is wrong by more than 90 degrees; `silhouette`: mean intersection over union of the drawn body and the
-true one's projection, `silhouette_turned` the same after a quarter turn; peak memory in MiB.
+photos whose yaw is wrong by more than 90 degrees; `silhouette`: mean intersection over union of the drawn body and
+the true one's projection, `silhouette_turned` the same after a quarter turn; peak memory in MiB.
 
     python benchmarks/bm_estimator.py [--preset demo] [--seed 1] [--weights FILE] [--processes 2] [--images 1000]
 """
@@ -30,12 +30,14 @@ from jgcl_ray.data.walkers import ensure_rendered
 from jgcl_ray.estimator_training.truth import read_truth
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.body_parameters import BodyParameters, read_body_parameters, write_body_parameters
-from jgcl_ray.meshes.drawing import ParameterProjections
+from jgcl_ray.meshes.drawing import Bodies, ParameterProjections
 from jgcl_ray.meshes.estimator import UNSURE_ABOVE, BodyEstimates, BodyEstimator
 from jgcl_ray.meshes.projection_folders import view_folder
+from jgcl_ray.meshes.renderers import EmbreeRenderer
 
 HEIGHT, WIDTH = 128, 64  # of the drawn projections
 BACKGROUND = 128
+CHUNK = 32  # bodies that are posed at once
 
 
 def overlaps(root: Path, parameters: BodyParameters, view: int) -> np.ndarray:
@@ -104,9 +106,10 @@ def work(job: tuple[Path, list[str], Path | None]) -> float:
         def estimate_and_draw(chosen: list[str]) -> None:
             write_body_parameters(estimator.estimate(root, chosen).to_parameters(), file)
             read_body_parameters.cache_clear()
-            drawn = ParameterProjections(file, None, chosen, HEIGHT, WIDTH, light=True)
-            for row in range(len(chosen)):
-                drawn.load(row, 0)
+            bodies = Bodies.open(file, None, light=True)
+            for start in range(0, len(chosen), CHUNK):
+                rows = list(range(start, min(start + CHUNK, len(chosen))))
+                EmbreeRenderer().render(bodies.scenes(rows, [[0]] * len(rows), HEIGHT, WIDTH), HEIGHT, WIDTH)
 
         estimate_and_draw(names[:16])
         start = time.perf_counter()

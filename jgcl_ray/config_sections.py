@@ -192,22 +192,41 @@ class DataConfig(Section):
 
 
 class MeshesConfig(Section):
-    source: Literal["folders", "parameters", "upright", "walkers"] = Field(
+    source: Literal["estimated", "folders", "parameters", "upright", "walkers"] = Field(
         "walkers",
-        description="Where mesh projections come from: folders as the GCL authors hand them out, per-image SMPL "
-        "parameters, generic upright walkers seen from a drawn side (a guess, for images without any), or the "
-        "walkers' own.",
+        description="Where mesh projections come from: bodies that the project's own estimator finds on the images, "
+        "folders as the GCL authors hand them out, per-image body parameters, generic upright walkers seen from a "
+        "drawn side (a guess), or the walkers' own. auto: folders where `root` is given, parameters where "
+        "`parameters` is, else estimated.",
     )
     root: AbsolutePath | None = Field(
         None, description="Folder with train/render, train/render_45, ... (source `folders`)."
     )
     parameters: AbsolutePath | None = Field(
-        None, description="npz with SMPL parameters per image (source `parameters`)."
+        None, description="npz with body parameters per image, of SMPL or Anny (source `parameters`)."
     )
     smpl: AbsolutePath | None = Field(None, description="SMPL model file, .npz or .pkl; without it the body is Anny.")
     renderer: Literal["auto", "embree", "pytorch3d"] = Field(
         "auto", description="auto: PyTorch3D where there is a GPU and it is installed, else Embree."
     )
+    weights: AbsolutePath | None = Field(
+        None, description="Weights of the estimator, .safetensors (source `estimated`); null: the package's."
+    )
+    unsure_above: float = Field(
+        45.0,
+        gt=0,
+        description="Standard deviation in degrees of an estimated direction above which its image counts as unsure.",
+    )
+    skip_unsure: bool = Field(False, description="Leave unsure images out of the generation stage.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, values: object) -> object:
+        """`auto` becomes what it stands for: the record of a run says where its projections came from."""
+        if isinstance(values, dict) and values.get("source") == "auto":
+            given = "folders" if values.get("root") else "parameters" if values.get("parameters") else "estimated"
+            return {**values, "source": given}
+        return values
 
 
 class WalkersConfig(Section):

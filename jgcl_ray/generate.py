@@ -19,6 +19,7 @@ Views need the projections of the people's bodies. They come from where the run'
 configuration); walkers find theirs beside the image folder. Others are given at the end of the command:
   meshes.source=folders meshes.root=DIR     drawn ahead, in the layout of the GCL authors
   meshes.source=parameters meshes.parameters=FILE.npz
+  meshes.source=estimated                   bodies that the project's own estimator finds on the photos
   meshes.source=upright                     a generic walker, seen from a drawn side: shows colours, not the true side
 """
 

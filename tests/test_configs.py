@@ -18,7 +18,7 @@ from jgcl_ray.data.samplers import Shard
 from jgcl_ray.data.walkers import WalkersSize, rendering
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.projection_folders import VIEWS, view_folder
-from jgcl_ray.training.prepare import InProcess, open_folder, plan_run
+from jgcl_ray.training.prepare import InProcess, estimate_bodies, open_folder, plan_run
 from jgcl_ray.training.worker import clear, work
 
 SHIPPED = sorted(path for path in configs_folder().glob("*.yaml") if path.stem != "base")
@@ -154,11 +154,19 @@ def test_without_a_folder_the_missing_one_is_named(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*as published")
-def test_without_projections_the_way_out_is_named(tmp_path: Path, few_walkers: None) -> None:
-    data, _ = write_set(tmp_path, MARKET)
-    with pytest.raises(UserError, match=r"meshes\.root is not set.*meshes\.source=upright"):
-        plan_run(load_config("market1501", [data]))
-    plan_run(load_config("market1501", [data, "meshes.source=upright", "data.height=64", "data.width=32"]))
+def test_where_projections_come_from(tmp_path: Path, few_walkers: None) -> None:
+    data, meshes = write_set(tmp_path, MARKET)
+    sources = {
+        (): "estimated",
+        (meshes,): "folders",
+        ("meshes.parameters=bodies.npz",): "parameters",
+        ("meshes.source=upright",): "upright",
+    }
+    for overrides, source in sources.items():
+        assert load_config("market1501", [data, *overrides]).meshes.source == source
+    plan_run(load_config("market1501", [data]))
+    with pytest.raises(UserError, match=r"meshes\.root is not set.*meshes\.source=estimated"):
+        plan_run(load_config("market1501", [data, "meshes.source=folders"]))
 
 
 def test_crops_without_labels_run_to_the_end(tmp_path: Path, few_walkers: None) -> None:
@@ -172,6 +180,7 @@ def test_crops_without_labels_run_to_the_end(tmp_path: Path, few_walkers: None) 
     config = load_config("folder", [*crops(tmp_path / "crops"), *tiny, f"run.root={tmp_path}"])
     plan = plan_run(config)
     open_folder(plan)
+    estimate_bodies(plan)
     clear(plan.folder)
     outcome = work(plan, InProcess(config.pseudo_labels), Shard(), torch.device("cpu"))
     assert outcome.scores is None and not outcome.interrupted

@@ -26,8 +26,6 @@ def train_weights(given: argparse.Namespace) -> None:
         raise UserError(f"--out {out}: the name must end in .safetensors")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}; make it first")
-    if given.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"--device {given.device}: there is no GPU that torch can use; take --device cpu")
     named = {name: getattr(given, name) for name in ("figures", "steps", "batch", "seed")}
     recipe = Recipe(**{name: value for name, value in named.items() if value is not None})
     if given.threads is not None:

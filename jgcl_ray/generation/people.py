@@ -13,15 +13,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from jgcl_ray.config import Config
+from jgcl_ray.cache import cache_folder
+from jgcl_ray.config import Config, MeshesConfig
 from jgcl_ray.data.datasets.reid_dataset import UNKNOWN_CAMERA, Split
 from jgcl_ray.data.image_files import resize
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.image_tree import image_tree
 from jgcl_ray.data.transforms import normalise_images, normalise_meshes
 from jgcl_ray.errors import UserError
+from jgcl_ray.meshes.estimated_bodies import ensure_estimated, made_from
+from jgcl_ray.meshes.estimator import WEIGHTS
 from jgcl_ray.meshes.projection_folders import SplitName, png_name, view_folder
 from jgcl_ray.meshes.projections import ProjectionSource, open_projections
+from jgcl_ray.progress import tracked
 
 SPLITS: tuple[SplitName, ...] = ("train", "test")
 
@@ -75,10 +79,21 @@ def open_people(folder: Path, config: Config) -> People:
     names, meshes = image_tree(folder), config.meshes
     if meshes.source == "walkers" and meshes.root is None:
         meshes = meshes.model_copy(update={"root": folder.parent / "meshes"})
+    if meshes.source == "estimated":
+        meshes = _estimated(meshes, folder, names)
     split = next((name for name in SPLITS if meshes.root and _has(meshes.root, name, names[0])), SPLITS[0])
     cameras = np.full(len(names), UNKNOWN_CAMERA, np.int64)
     store = ImageStore(Split(folder, names, None, cameras), config.data.height, config.data.width)
     return People(store, open_projections(meshes, config.data, names, split, folder), split)
+
+
+def _estimated(meshes: MeshesConfig, folder: Path, names: Sequence[str]) -> MeshesConfig:
+    """With the file of the images' bodies, which is kept in the cache."""
+    kept = cache_folder() / "bodies"
+    kept.mkdir(parents=True, exist_ok=True)
+    file = kept / f"{made_from(folder, names, meshes.weights or WEIGHTS)}.npz"
+    ensure_estimated(file, folder, names, meshes, lambda batches: tracked(batches, "bodies"))
+    return meshes.model_copy(update={"parameters": file})
 
 
 def _has(root: Path, split: SplitName, name: str) -> bool:

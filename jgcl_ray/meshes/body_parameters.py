@@ -107,6 +107,8 @@ def read_body_parameters(path: Path) -> BodyParameters:
 
 def write_body_parameters(parameters: BodyParameters, path: Path, **besides: np.ndarray) -> None:
     """Write an npz that `read_body_parameters` reads; `besides`: arrays for others, under their own keys."""
+    if path.suffix != ".npz":
+        raise UserError(f"{path}: the name of a file of body parameters must end in .npz")
     shape_key = next(key for key, body in SHAPE_KEYS.items() if body == parameters.body)
     arrays = {shape_key: parameters.shape, "pose": parameters.pose, "camera": parameters.camera, **besides}
     arrays |= {key: array for key in ("size", "up") if (array := getattr(parameters, key)) is not None}

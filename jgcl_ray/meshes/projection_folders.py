@@ -78,8 +78,8 @@ class FolderProjections:
         if missing:
             raise UserError(
                 f"{len(missing):,} of {as_png.size:,} projections are missing, first {', '.join(missing[:3])}; draw "
-                "them (python -m jgcl_ray.meshes.projections --help), correct meshes.root, or take generic walkers "
-                "by meshes.source=upright"
+                "them (python -m jgcl_ray.meshes.projections --help), correct meshes.root, or have the bodies "
+                "estimated by meshes.source=estimated"
             )
         return as_png
 

@@ -49,6 +49,14 @@ def open_projections(
         return ParameterProjections(
             meshes.parameters, meshes.smpl, names, data.height, data.width, renderer=meshes.renderer
         )
+    if meshes.source == "estimated":
+        from jgcl_ray.meshes.drawing import ParameterProjections
+
+        if meshes.parameters is None:
+            raise ValueError("estimated bodies are kept in a file (estimated_bodies.ensure_estimated): none is given")
+        return ParameterProjections(
+            meshes.parameters, None, names, data.height, data.width, renderer=meshes.renderer, light=True
+        )
     if meshes.source == "upright":
         from jgcl_ray.meshes.upright import UprightProjections
 
@@ -60,8 +68,8 @@ def open_projections(
         root = data.root / "meshes"
     if root is None:
         raise UserError(
-            "meshes.root is not set: give the folder that holds train/render, train/render_45, ..., or take generic "
-            "walkers by meshes.source=upright"
+            "meshes.root is not set: give the folder that holds train/render, train/render_45, ..., or have the "
+            "bodies estimated by meshes.source=estimated"
         )
     return FolderProjections(root, names, split, data.height / data.width, images or data.root)
 

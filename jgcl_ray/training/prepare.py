@@ -14,7 +14,7 @@ import yaml
 
 from jgcl_ray.atomic import write_bytes
 from jgcl_ray.batches import PseudoLabels
-from jgcl_ray.config import Config, DataConfig, PseudoLabelsConfig, to_yaml, validate
+from jgcl_ray.config import Config, DataConfig, MeshesConfig, PseudoLabelsConfig, to_yaml, validate
 from jgcl_ray.data.datasets import ReidDataset, open_dataset
 from jgcl_ray.data.image_check import check_images
 from jgcl_ray.data.loaders import open_images
@@ -22,11 +22,14 @@ from jgcl_ray.data.samplers import Shard
 from jgcl_ray.data.staging import moved, stage_folder
 from jgcl_ray.distributed import broadcast_module
 from jgcl_ray.errors import UserError
+from jgcl_ray.meshes.estimated_bodies import EstimatedBodies, ensure_estimated, read_estimated
+from jgcl_ray.meshes.estimator import WEIGHTS, load_estimator
 from jgcl_ray.meshes.projections import open_projections
 from jgcl_ray.mlflow_mirror import masked
 from jgcl_ray.models.networks import build_networks
 from jgcl_ray.models.resnet import synchronise_statistics
 from jgcl_ray.models.weights import load_weights
+from jgcl_ray.progress import tracked
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
 from jgcl_ray.storage import RemoteFolder
 from jgcl_ray.training.checkpoint import MANIFEST, Checkpoints, load_networks, read_manifest
@@ -34,6 +37,8 @@ from jgcl_ray.training.optim import build_optimisers
 from jgcl_ray.training.precision import prepare
 from jgcl_ray.training.session import Clusterer, Session, TrainingData
 from jgcl_ray.training.terminal import ProgressFile
+
+BODIES, UNSURE = "bodies.npz", "unsure.txt"  # of a run folder: estimated bodies, and images whose side is uncertain
 
 # Fields that may differ between a run and its continuation: none changes what is computed.
 _FREE = {
@@ -63,6 +68,14 @@ class Plan:
         return self.config.run.root / self.config.run.name
 
     @property
+    def meshes(self) -> MeshesConfig:
+        """Where projections come from, with the file of estimated bodies filled in."""
+        meshes = self.config.meshes
+        if meshes.source != "estimated":
+            return meshes
+        return meshes.model_copy(update={"parameters": self.folder / BODIES})
+
+    @property
     def checkpoints(self) -> Checkpoints:
         """Of this run."""
         uri = self.config.checkpoints.mirror
@@ -87,7 +100,9 @@ def plan_run(config: Config) -> Plan:
                 f"warmup.source: {source.root} is the data set to be learnt without labels; give another one, or "
                 "walkers of another warmup.source_seed"
             )
-    if draws(config):
+    if draws(config) and config.meshes.source == "estimated":
+        load_estimator(config.meshes.weights or WEIGHTS)
+    elif draws(config):
         open_projections(config.meshes, config.data, dataset.train.paths, "train", dataset.train.folder)
     warms_up = config.run.stages[0] == "warmup" and config.warmup.mode != "none"
     if not warms_up and config.run.init_from is None and config.encoder.weights == "random":
@@ -98,6 +113,31 @@ def plan_run(config: Config) -> Plan:
     if not config.run.local:
         _check_shares(config)
     return Plan(config, dataset, source)
+
+
+def estimate_bodies(plan: Plan) -> None:
+    """Find the bodies on the images, where that is wished, and list the unsure ones; kept in the run folder.
+
+    Once, on the driver, before the workers start.
+    """
+    meshes, train = plan.config.meshes, plan.dataset.train
+    if not draws(plan.config) or meshes.source != "estimated":
+        return
+    bodies = ensure_estimated(
+        plan.folder / BODIES, train.folder, train.paths, meshes, lambda batches: tracked(batches, "bodies")
+    )
+    unsure = bodies.unsure(meshes.unsure_above)
+    if meshes.skip_unsure and len(unsure) == len(train):
+        raise UserError(f"all {len(train):,} images are unsure: raise meshes.unsure_above, or set skip_unsure=false")
+    lines = (f"{bodies.names[row]}\t{bodies.deviation[row]:.0f}\n" for row in unsure)
+    write_bytes(plan.folder / UNSURE, "".join(lines).encode("utf-8", "surrogateescape"))
+
+
+def estimated(plan: Plan) -> EstimatedBodies | None:
+    """What `estimate_bodies` found, now or in an earlier run; None where it has not, or need not."""
+    if not draws(plan.config) or plan.config.meshes.source != "estimated":
+        return None
+    return read_estimated(plan.folder / BODIES)
 
 
 def draws(config: Config) -> bool:
@@ -160,7 +200,7 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
         module.to(device)
         broadcast_module(module)
     prepare(networks, config.precision)
-    train, meshes = near.dataset.train, near.config.meshes
+    train, meshes = near.dataset.train, near.meshes
     data = TrainingData(
         dataset=near.dataset,
         images=open_images(train, config.data),
@@ -169,6 +209,7 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
         ),
         source=near.source,
         source_images=None if near.source is None else open_images(near.source.train, config.data),
+        unsure=_skipped(near),
     )
     optimisers = build_optimisers(networks, config.optim, config.warmup)
     return Session(config, data, networks, optimisers, clusterer, device, shard)
@@ -194,6 +235,11 @@ def stage(plan: Plan, first: bool) -> Plan:
     if source is not None:
         source = moved(source, copied(source.root))
     return Plan(config.model_copy(update=changes), moved(plan.dataset, root), source)
+
+
+def _skipped(plan: Plan) -> np.ndarray:
+    bodies = estimated(plan) if plan.config.meshes.skip_unsure else None
+    return np.empty(0, np.int64) if bodies is None else bodies.unsure(plan.config.meshes.unsure_above)
 
 
 class InProcess:

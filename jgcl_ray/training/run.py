@@ -29,7 +29,7 @@ from jgcl_ray.pseudo_labels.actor import ClusteringClient, start_clustering_acto
 from jgcl_ray.run_log import prepare_tracking
 from jgcl_ray.training.loop import Outcome
 from jgcl_ray.training.preemption import hear_sigterm, heard_sigterm
-from jgcl_ray.training.prepare import InProcess, Plan, check_folder, open_folder, plan_run
+from jgcl_ray.training.prepare import InProcess, Plan, check_folder, estimate_bodies, open_folder, plan_run
 from jgcl_ray.training.summary import describe, memory, told, told_memory
 from jgcl_ray.training.terminal import WARNINGS
 from jgcl_ray.training.worker import ask_to_stop, clear, read_outcome, work
@@ -56,6 +56,7 @@ def train(config: Config, tell: Tell) -> Outcome:
     """
     plan = plan_run(config)
     open_folder(plan)
+    estimate_bodies(plan)
     clear(plan.folder)
     if (unavailable := prepare_tracking(plan.config)) is not None:
         logger.warning("MLflow: %s; the record stays in %s", unavailable, plan.folder)

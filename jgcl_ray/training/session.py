@@ -56,6 +56,7 @@ class TrainingData:
     projections: ProjectionSource | None  # None where no stage draws
     source: ReidDataset | None = None  # labelled, for warmup.mode=source
     source_images: ImageStore | None = None
+    unsure: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # rows that stage 2 leaves out
 
 
 @dataclass(frozen=True)

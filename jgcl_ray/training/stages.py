@@ -171,7 +171,7 @@ class _Paired(ABC):
 
 
 class Generation(_Paired):
-    """Stage 2: E_str, G and D on all images; E_id is frozen."""
+    """Stage 2: E_str, G and D on all images, but for those of unsure bodies where that is wished; E_id is frozen."""
 
     trains_encoder = False
 
@@ -200,7 +200,7 @@ class Generation(_Paired):
         """See Stage."""
 
     def _rows(self) -> np.ndarray:
-        return np.arange(len(self.session.data.images))
+        return np.setdiff1d(np.arange(len(self.session.data.images)), self.session.data.unsure)
 
 
 class Joint(_Paired):

@@ -15,7 +15,7 @@ from jgcl_ray.mlflow_mirror import Mirror, tracking_uri
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.training.checkpoint import Position, read_manifest
 from jgcl_ray.training.precision import prepare
-from jgcl_ray.training.prepare import Plan, draws
+from jgcl_ray.training.prepare import UNSURE, Plan, draws, estimated
 from jgcl_ray.training.step import generator_terms, translate
 
 LIBRARIES = 600 * 2**20  # resident memory of a process that has imported torch, Ray, faiss and scikit-learn
@@ -29,7 +29,7 @@ def describe(plan: Plan, devices: str) -> Mapping[str, str]:
     if plan.source is not None:
         lines["source"] = f"{plan.source.name}, {_split(plan.source.train)}, labelled"
     if draws(config):
-        lines["bodies"] = f"meshes.source={config.meshes.source}"
+        lines["bodies"] = _bodies(plan)
     lines["stages"] = ", ".join(_stages(plan))
     workers = config.scaling.num_workers if not config.run.local else 1
     paired, warm = config.data.batch_size, config.data.identities_per_batch * config.data.images_per_identity
@@ -103,6 +103,17 @@ def _split(split: Split) -> str:
     known = split.cameras[split.cameras >= 0]
     cameras = len(set(known.tolist()))
     return f"{len(split):,} images, {cameras} camera{'s' if cameras != 1 else ''}"
+
+
+def _bodies(plan: Plan) -> str:
+    meshes, found = plan.config.meshes, estimated(plan)
+    if meshes.source != "estimated":
+        return f"meshes.source={meshes.source}"
+    if found is None:
+        return "estimated when the run begins"
+    unsure = len(found.unsure(meshes.unsure_above))
+    left_out = ", left out of the generation stage" if meshes.skip_unsure else ""
+    return f"estimated, {unsure:,} of {len(found.names):,} unsure ({plan.folder / UNSURE}){left_out}"
 
 
 def _stages(plan: Plan) -> Iterator[str]:
