@@ -14,6 +14,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from jgcl_ray.errors import UserError
+from jgcl_ray.estimator_training.cutouts import ensure_cutouts
 from jgcl_ray.estimator_training.train import Learner, Recipe, train
 from jgcl_ray.training.run import ray_cluster
 
@@ -29,6 +30,7 @@ def train_on_ray(
     each = {"CPU": 1.0} | ({"GPU": 1.0} if cuda else {})
     if checkpoint.is_file():
         Learner(recipe, torch.device("cpu")).load(checkpoint)  # a file of another recipe is refused here
+    ensure_cutouts(recipe.figures, recipe.seed)  # by all CPUs, before the workers take them
     told, left = (checkpoint.with_name(checkpoint.name + suffix) for suffix in (".told", ".ray"))
     done = threading.Event()
     reader = threading.Thread(target=_follow, args=(told, tell, done), daemon=True)

@@ -66,7 +66,8 @@ def train(recipe: Recipe, checkpoint: Path, device: torch.device, drawers: int =
     interrupted or not, on one machine with the same number of threads. Within a process group each worker draws and
     learns from its share of every batch; the first one writes and yields.
     """
-    given = ensure_cutouts(recipe.figures, recipe.seed)
+    # Workers hold the cluster's CPUs: what their machine lacks each of them renders by itself.
+    given = ensure_cutouts(recipe.figures, recipe.seed, workers=0 if world_size() > 1 else None)
     learner = Learner(recipe, device)
     if checkpoint.is_file():
         learner.load(checkpoint)
