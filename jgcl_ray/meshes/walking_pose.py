@@ -5,6 +5,8 @@ The rotations are those of gait.py over its random walks and all habits of the a
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -67,9 +69,7 @@ class WalkingPoses(nn.Module):
     @torch.no_grad()
     def fit(self, walks: int = 4000, seed: int = 0) -> WalkingPoses:
         """Set the basis by random walks, half of them mirrored; takes seconds."""
-        rng = np.random.default_rng(seed)
-        gaits = [draw_gait(rng, ARMS[row % len(ARMS)]) for row in range(walks)]
-        vectors = torch.from_numpy(np.stack([rotation_vectors(gait, anny_body()) for gait in gaits]))
+        vectors = torch.from_numpy(_random_walks(walks, seed))
         both = torch.cat([vectors, mirrored(vectors)]).flatten(1)
         mean = both.mean(0)
         _, deviations, axes = torch.linalg.svd(both - mean, full_matrices=False)
@@ -90,3 +90,11 @@ class WalkingPoses(nn.Module):
     def forward(self, coefficients: Tensor) -> Tensor:
         """Coefficients (N, K) -> rotation matrices (N, M, 3, 3) of the joints in MOVED."""
         return to_matrices((self.mean + coefficients @ self.components).unflatten(1, (-1, 3)))
+
+
+@lru_cache(maxsize=2)
+def _random_walks(count: int, seed: int) -> np.ndarray:
+    """Poses (count, M, 3); takes seconds."""
+    rng = np.random.default_rng(seed)
+    gaits = [draw_gait(rng, ARMS[row % len(ARMS)]) for row in range(count)]
+    return np.stack([rotation_vectors(gait, anny_body()) for gait in gaits])
