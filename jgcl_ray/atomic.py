@@ -1,7 +1,8 @@
-"""Files that are either as they were or complete."""
+"""Files that are either as they were or complete, and a lock for those who make one."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -41,6 +42,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, values: Any) -> None:
     """The same, of a JSON document; ValueError for NaN and infinity, which are none."""
     write_bytes(path, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
+
+
+@contextmanager
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """One process of this machine at a time holds the lock; the system takes it from one that ends."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def sync(path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from jgcl_ray.atomic import write_json
+from jgcl_ray.atomic import one_at_a_time, write_json
 from jgcl_ray.config import Config
 from jgcl_ray.errors import UserError
 
@@ -354,12 +354,8 @@ def _alone_with(uri: str) -> Iterator[None]:
     if not uri.startswith(SQLITE):
         yield
         return
-    import fcntl
-
     database = Path(uri.removeprefix(SQLITE))
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(f"{database.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with one_at_a_time(database.with_name(f"{database.name}.lock")):
         yield
 
 

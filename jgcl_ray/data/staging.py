@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jgcl_ray.atomic import one_at_a_time
 from jgcl_ray.data.datasets import ReidDataset
 from jgcl_ray.errors import UserError
 
@@ -60,13 +60,11 @@ def moved(dataset: ReidDataset, root: Path) -> ReidDataset:
 
 @contextmanager
 def _alone(disk: Path, name: str) -> Iterator[None]:
-    try:
-        disk.mkdir(parents=True, exist_ok=True)
-        lock = (disk / f".{name}.lock").open("w")
-    except OSError as error:
-        raise UserError(f"data.stage_to={disk}: cannot be written to ({error.strerror})") from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed, or its process ends
+    with ExitStack() as held:
+        try:
+            held.enter_context(one_at_a_time(disk / f".{name}.lock"))
+        except OSError as error:
+            raise UserError(f"data.stage_to={disk}: cannot be written to ({error.strerror})") from None
         yield
 
 

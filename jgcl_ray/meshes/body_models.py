@@ -5,14 +5,21 @@ Anny (free, NAVER, Apache-2.0) is the default; SMPL through `smplx` where the us
 
 from __future__ import annotations
 
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from jgcl_ray.atomic import one_at_a_time
+from jgcl_ray.cache import cache_folder
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.smpl_files import read_smpl
 
@@ -50,10 +57,7 @@ class AnnyBody:
     PHENOTYPES = ("gender", "age", "muscle", "weight", "height", "proportions")
 
     def __init__(self) -> None:
-        import anny
-
-        # Skinning in plain torch: as fast for one body, and warp's compiler is never started.
-        self._model = anny.Anny(skinning_method="lbs").to(torch.float32)
+        self._model = _load_anny()
         if tuple(self._model.phenotype_labels) != self.PHENOTYPES:
             raise RuntimeError(f"anny's phenotypes changed: {self._model.phenotype_labels}")
         self.joints: dict[str, int] = {name: row for row, name in enumerate(self._model.bone_labels)}
@@ -90,6 +94,69 @@ class AnnyBody:
         }
         output: dict[str, torch.Tensor] = self._model(pose_parameters=transforms, phenotype_kwargs=phenotypes)
         return output
+
+
+def _load_anny() -> Any:
+    """Anny's network, from tables that are made on a machine's first use, with one thread and by one process.
+
+    Where Anny's cache lacks them it makes them itself, but then of two processes each makes its own, whose last bits
+    differ (a singular value decomposition), and one that is killed meanwhile leaves half a file.
+    """
+    tables = cache_folder() / f"anny-{version('anny')}"
+    if not tables.exists():
+        with one_at_a_time(tables.with_name(f".{tables.name}.lock")):
+            if not tables.exists():
+                partial = tables.with_name(f".{tables.name}.partial")
+                shutil.rmtree(partial, ignore_errors=True)
+                with _fast_tables():
+                    _anny_with(partial)
+                for step in partial.rglob("*.safetensors"):  # 780 MB that only the making needed
+                    if not step.name.startswith("build_compact_model_data"):
+                        step.unlink()
+                partial.rename(tables)
+    return _anny_with(tables)
+
+
+def _anny_with(tables: Path) -> Any:
+    import anny
+    from anny import paths
+
+    before = paths.get_anny_cache_path()
+    paths.set_anny_cache_path(tables)
+    try:
+        # Skinning in plain torch: as fast for one body, and warp's compiler is never started.
+        return anny.Anny(skinning_method="lbs").to(torch.float32)
+    finally:
+        paths.set_anny_cache_path(before)
+
+
+@contextmanager
+def _fast_tables() -> Iterator[None]:
+    """One thread, and Anny's thousand text files read at once each instead of number by number: 8 s, not 46.
+
+    The numbers are the same (test_body_models.py).
+    """
+    from anny.models import full_model
+
+    def load_blend_shape(
+        filename: str, vertices_count: int, world_transformation: Any, dtype: torch.dtype
+    ) -> torch.Tensor:
+        shape = torch.zeros((vertices_count, 3), dtype=dtype)
+        with warnings.catch_warnings(action="ignore"):  # some are empty: the body of reference
+            rows = np.loadtxt(filename, ndmin=2)
+        if len(rows):
+            shape[rows[:, 0].astype(np.int64)] = torch.as_tensor(rows[:, 1:], dtype=dtype)
+        moved: torch.Tensor = world_transformation.apply(shape)
+        return moved
+
+    own, threads = full_model.load_blend_shape, torch.get_num_threads()
+    full_model.load_blend_shape = load_blend_shape
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        full_model.load_blend_shape = own
+        torch.set_num_threads(threads)
 
 
 class SMPLBody:

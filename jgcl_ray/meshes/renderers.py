@@ -7,10 +7,8 @@ many views of many meshes at once (pytorch3d_renderer.py).
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -97,7 +95,6 @@ class EmbreeMesh:
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
         self._box = np.stack([mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)])
-        _keep_to_one_thread()
         self._tree = EmbreeScene()
         TriangleMesh(self._tree, mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32))
 
@@ -127,20 +124,6 @@ class EmbreeMesh:
             seen.depth[view][window][hit] = depth[hit]
             seen.barycentric[view][window][hit] = np.stack([1 - u - v, u, v], axis=-1)[hit]
         return seen
-
-
-@lru_cache(maxsize=1)
-def _keep_to_one_thread() -> None:
-    """Let Embree build all trees of this process with one thread: with several, a pixel on an edge may differ.
-
-    It takes as many as there are CPUs to run on when it is first used, and has no other setting here.
-    """
-    cpus = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cpus)})
-    try:
-        EmbreeScene()
-    finally:
-        os.sched_setaffinity(0, cpus)
 
 
 class EmbreeRenderer:

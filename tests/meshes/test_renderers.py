@@ -195,21 +195,3 @@ def test_without_pytorch3d_the_message_says_how_to_get_it() -> None:
 
 def test_pictures_are_rounded_to_eight_bits() -> None:
     np.testing.assert_array_equal(to_uint8(np.array([0.0, BACKGROUND_GREY, 0.9999, 1.0])), [0, 128, 255, 255])
-
-
-def test_trees_are_built_by_one_thread() -> None:
-    """The same picture every time; asked in a process of its own, since Embree starts its threads but once."""
-    code = """
-import os
-import numpy as np
-from jgcl_ray.meshes.cameras import Camera, Mesh
-from jgcl_ray.meshes.renderers import EmbreeMesh
-before, cpus = len(os.listdir("/proc/self/task")), os.sched_getaffinity(0)
-rng = np.random.default_rng(0)
-mesh = Mesh(rng.random((30000, 3)).astype(np.float32), rng.integers(0, 30000, (60000, 3)).astype(np.int32))
-camera = Camera.look_at(np.array([0.5, -3, 0.5]), np.full(3, 0.5), focal=60.0, center=(16.0, 16.0))
-assert EmbreeMesh(mesh).fragments([camera], 32, 32).mask.any()
-assert os.sched_getaffinity(0) == cpus
-assert len(os.listdir("/proc/self/task")) == before
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
