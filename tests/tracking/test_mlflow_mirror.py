@@ -1,10 +1,8 @@
-"""What a run folder keeps, and that MLflow ends up with the same, whatever happens on the way."""
+"""MLflow ends up with what the run folder has, whatever happens on the way."""
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import signal
 import socket
@@ -17,211 +15,20 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-import numpy as np
-import pandas as pd
 import pytest
-import torch
-import torch.nn.functional as F
 from PIL import Image
+from tracked_runs import STAGES, assert_same, config_of, expected, histories, make_records, run_named
 
 from jgcl_ray import run_log
-from jgcl_ray.config import Config, load_config
-from jgcl_ray.data.image_files import read_rgb
-from jgcl_ray.data.transforms import normalise_images
+from jgcl_ray.config import load_config
 from jgcl_ray.errors import UserError
-from jgcl_ray.mlflow_mirror import CARD, METRICS, RunCard, flat_params, masked, quiet_mlflow
+from jgcl_ray.mlflow_mirror import CARD, flat_params, masked, quiet_mlflow
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.weights import save_weights
-from jgcl_ray.run_log import NullRunLog, RunLog, git_commit, prepare_tracking, read_records, rewind
+from jgcl_ray.run_log import RunLog, prepare_tracking, read_records, rewind
 
 quiet_mlflow()
 import mlflow  # noqa: E402
-
-STAGES = ("warmup", "generator", "joint")
-SMALL = ["encoder.backbone=resnet18", "encoder.weights=random", "data.height=64", "data.width=32"]
-
-
-def config_of(root: Path, name: str, *overrides: str) -> Config:
-    return load_config(None, [f"run.root={root}", f"run.name={name}", *SMALL, *overrides])
-
-
-def without_mlflow(folder: Path) -> RunLog:
-    return RunLog.open(folder, config_of(folder.parent, folder.name, "tracking.enabled=false"))
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs with one database: making its tables takes seconds."""
-    root = tmp_path_factory.mktemp("runs")
-    assert prepare_tracking(config_of(root, "any")) is None
-    return root
-
-
-@pytest.fixture(scope="module")
-def client(root: Path) -> Any:
-    return mlflow.MlflowClient(tracking_uri=f"sqlite:///{root}/mlflow.db")
-
-
-@pytest.fixture
-def refusing() -> Iterator[str]:
-    """An address with a password at which nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://someone:hunter2@127.0.0.1:{taken.getsockname()[1]}"
-
-
-def numbers_at(step: int) -> dict[str, float]:
-    return {"image_cycle": 1 / (step + 1), "contrast_image": math.inf if step == 3 else step**0.5}
-
-
-def run_named(client: Any, name: str) -> Any:
-    [run] = client.search_runs([client.get_experiment_by_name("jgcl_ray").experiment_id], f"run_name = '{name}'")
-    return run
-
-
-def make_records(log: RunLog, steps: range) -> None:
-    for step in steps:
-        log.record(STAGES[step // 10], step // 2, step, numbers_at(step))
-        if step % 2:
-            log.record(STAGES[step // 10], step // 2, step, {"mAP": step / 100, "rank-1": step / 50})
-
-
-def histories(client: Any, run_id: str) -> dict[str, list[tuple[int, float]]]:
-    """Every value that MLflow has, repeated ones too."""
-    names = client.get_run(run_id).data.metrics
-    found = {name: [(m.step, m.value) for m in client.get_metric_history(run_id, name)] for name in names}
-    return {name: sorted(points) for name, points in found.items()}
-
-
-def expected(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    points: dict[str, list[tuple[int, float]]] = {}
-    for line in (folder / METRICS).read_text().splitlines():
-        record = json.loads(line)
-        for name in record.keys() - {"stage", "epoch", "step"}:
-            value = record[name]
-            points.setdefault(name, []).append((record["step"], math.nan if value is None else value))
-    return {name: sorted(values) for name, values in points.items()}
-
-
-def assert_same(found: dict[str, list[tuple[int, float]]], wanted: dict[str, list[tuple[int, float]]]) -> None:
-    assert found.keys() == wanted.keys()
-    for name in wanted:
-        np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
-
-
-class TestRecords:
-    def test_a_line_is_strict_json_and_there_at_once(self, tmp_path: Path) -> None:
-        log = without_mlflow(tmp_path / "run")
-        log.record("joint", 3, 17, {"loss": np.float32(0.5), "bad": float("nan"), "worse": torch.tensor(-math.inf)})
-        line = (tmp_path / "run" / METRICS).read_text()
-        assert line.endswith("\n") and "NaN" not in line and "Infinity" not in line
-        assert json.loads(line) == {
-            "stage": "joint", "epoch": 3, "step": 17, "loss": 0.5, "bad": None, "worse": None
-        }  # fmt: skip
-        log.close()
-
-    @pytest.mark.parametrize("name", ["step", "stage", "epoch", "map@1", "", "a\nb"])
-    def test_a_name_that_mlflow_would_refuse_is_refused_at_once(self, tmp_path: Path, name: str) -> None:
-        with without_mlflow(tmp_path / "run") as log, pytest.raises(ValueError, match="cannot name a metric"):
-            log.record("joint", 0, 0, {name: 1.0})
-
-    @pytest.mark.parametrize(
-        ("tail", "records"),
-        [
-            ("", 2),
-            ('{"stage": "joint", "epoch": 0, "st', 2),
-            ('{"stage": "joint", "epoch": 0, "step": 2, "x": 1.0}', 3),  # all but the end of the line
-        ],
-    )
-    def test_a_half_written_last_line_is_mended(self, tmp_path: Path, tail: str, records: int) -> None:
-        folder = tmp_path / "run"
-        with without_mlflow(folder) as log:
-            log.record("joint", 0, 0, {"x": 1.0})
-            log.record("joint", 0, 1, {"x": 1.0})
-        with (folder / METRICS).open("a") as file:
-            file.write(tail)
-        assert len(read_records(folder)) == records
-        with without_mlflow(folder) as log:
-            log.record("joint", 0, 9, {"x": 1.0})
-        assert [record["step"] for record in read_records(folder)] == [*range(records), 9]
-        assert (folder / METRICS).read_text().count("\n") == records + 1
-
-    def test_a_damaged_line_in_the_middle_is_named(self, tmp_path: Path) -> None:
-        (tmp_path / METRICS).write_text('{"stage": "joint", "epoch": 0, "step": 0}\n{"sta\n{}\n')
-        with pytest.raises(UserError, match=r"metrics\.jsonl: line 2 is not a record"):
-            read_records(tmp_path)
-
-    def test_the_null_log_takes_everything_and_leaves_nothing(self, tmp_path: Path) -> None:
-        with NullRunLog() as log:
-            log.record("joint", 0, 0, {"x": 1.0})
-            log.picture("x", Image.new("RGB", (4, 4)), 0)
-            log.file(tmp_path / "absent")
-            log.model(tmp_path / "absent", 0)
-            assert (log.run_id, log.page) == (None, "off")
-        assert not list(tmp_path.iterdir())
-
-    @pytest.mark.parametrize(
-        ("error", "status"), [(None, "FINISHED"), (KeyboardInterrupt, "KILLED"), (ZeroDivisionError, "FAILED")]
-    )
-    def test_how_a_run_ended(self, tmp_path: Path, error: type[BaseException] | None, status: str) -> None:
-        folder = tmp_path / "run"
-        try:
-            with without_mlflow(folder):
-                assert RunCard.read(folder).status == "RUNNING"
-                if error:
-                    raise error
-        except (KeyboardInterrupt, ZeroDivisionError):
-            pass
-        assert RunCard.read(folder).status == status
-
-
-class TestRewind:
-    def run(self, folder: Path) -> list[tuple[str, int, int]]:
-        """Two stages of two epochs of two steps; a record of labels before an epoch, of scores after it."""
-        made = []
-        with without_mlflow(folder) as log:
-            step = 0
-            for stage in ("warmup", "joint"):
-                for epoch in range(2):
-                    made.append((stage, epoch, step))
-                    for _ in range(2):
-                        step += 1
-                        made.append((stage, epoch, step))
-                    made.append((stage, epoch, step))
-            for place in made:
-                log.record(*place, {"x": 1 / 3})
-        return made
-
-    # Checkpoints of that run: in mid-epoch, or after an epoch; and how many records had been made by then.
-    @pytest.mark.parametrize(
-        ("stage", "epoch", "step", "kept"),
-        [
-            ("warmup", -1, 0, 0),
-            ("warmup", 0, 1, 2),
-            ("warmup", 0, 2, 4),  # after the epoch: the labels of the next, recorded at the same step, go
-            ("warmup", 1, 3, 6),
-            ("joint", -1, 4, 8),
-            ("joint", 0, 5, 10),
-            ("joint", 1, 8, 16),
-        ],
-    )
-    def test_what_was_recorded_after_a_checkpoint_goes(
-        self, tmp_path: Path, stage: str, epoch: int, step: int, kept: int
-    ) -> None:
-        made = self.run(tmp_path / "run")
-        assert rewind(tmp_path / "run", STAGES, stage, epoch, step) == len(made) - kept
-        records = read_records(tmp_path / "run")
-        assert [(record["stage"], record["epoch"], record["step"]) for record in records] == made[:kept]
-        assert all(record["x"] == 1 / 3 for record in records)
-        assert rewind(tmp_path / "run", STAGES, stage, epoch, step) == 0
-
-    def test_a_new_folder_has_nothing_to_drop(self, tmp_path: Path) -> None:
-        assert rewind(tmp_path, STAGES, "joint", 0, 0) == 0
-
-    def test_a_stage_out_of_order_is_an_error(self, tmp_path: Path) -> None:
-        self.run(tmp_path / "run")
-        with pytest.raises(ValueError, match="warmup"):
-            rewind(tmp_path / "run", ("generator", "joint"), "joint", 0, 0)
 
 
 class TestMLflow:
@@ -365,61 +172,6 @@ class TestServerAway:
             run_log.main(["--sync", str(tmp_path)])
 
 
-class TestModel:
-    def test_it_loads_and_embeds_as_the_encoder_does(
-        self, root: Path, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        config = config_of(root, "model")
-        torch.manual_seed(0)
-        encoder = IdentityEncoder(config.encoder).eval()
-        save_weights(encoder, tmp_path / "encoder.safetensors")
-        pixels = np.random.default_rng(0).integers(0, 256, (5, 90, 40, 3), dtype=np.uint8)
-        paths, encoded = [tmp_path / f"{i}.png" for i in range(5)], []
-        for path, image in zip(paths, pixels, strict=True):
-            Image.fromarray(image).save(path)
-            encoded.append(path.read_bytes())
-        with torch.inference_mode():
-            images = normalise_images([read_rgb(path, 64, 32) for path in paths])
-            wanted = F.normalize(encoder(images).embedding).numpy()
-
-        with RunLog.open(root / "model", config) as log:
-            log.model(tmp_path / "encoder.safetensors", step=3)
-            log.model(tmp_path / "encoder.safetensors", step=4)
-            run_id = log.run_id
-        [logged] = client.search_logged_models([run_named(client, "model").info.experiment_id], "name = 'model'")
-        assert (logged.source_run_id, logged.status.value) == (run_id, "READY")
-        assert [output.step for output in client.get_run(run_id).outputs.model_outputs][-1] == 4
-
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
-        names = [str(path) for path in paths]
-        inputs = [
-            names,
-            np.array(names),
-            encoded,
-            pd.DataFrame({"image": names}),
-            pd.DataFrame({"b": encoded}),
-        ]
-        for source in (f"runs:/{run_id}/model", str(root / "model" / "model")):
-            model = mlflow.pyfunc.load_model(source)
-            for given in inputs:
-                found = model.predict(given)
-                assert found.dtype == np.float32 and found.shape == (5, encoder.embedding_width)
-                np.testing.assert_allclose(found, wanted, atol=1e-5)
-            assert model.predict([]).shape == (0, encoder.embedding_width)
-            with pytest.raises(ValueError, match=r"absent\.png: cannot be read"):
-                model.predict([str(tmp_path / "absent.png")])
-            with pytest.raises(ValueError, match=r"image 1 \(3 bytes\)"):
-                model.predict([encoded[0], b"abc"])
-
-    def test_nothing_is_pickled(self, tmp_path: Path) -> None:
-        config = config_of(tmp_path, "run", "tracking.enabled=false")
-        save_weights(IdentityEncoder(config.encoder), tmp_path / "encoder.safetensors")
-        with RunLog.open(tmp_path / "run", config) as log:
-            log.model(tmp_path / "encoder.safetensors", step=0)
-        endings = {file.suffix for file in (tmp_path / "run" / "model").rglob("*") if "code" not in file.parts}
-        assert not endings & {".pkl", ".pickle", ".pt", ".pth"}
-
-
 class TestSecrets:
     @pytest.mark.parametrize(
         ("text", "shown"),
@@ -460,30 +212,6 @@ def test_databases_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_folders_are_refused(uri: str) -> None:
     with pytest.raises(UserError, match=r"tracking\.uri.*sqlite"):
         load_config(None, [f"tracking.uri={uri}"])
-
-
-def test_commit_is_read_from_a_checkout(tmp_path: Path) -> None:
-    git, commit = tmp_path / ".git", "0123456789abcdef0123456789abcdef01234567"
-    assert git_commit(tmp_path) is None
-    (git / "refs" / "heads").mkdir(parents=True)
-    (git / "HEAD").write_text("ref: refs/heads/main\n")
-    assert git_commit(tmp_path) is None  # no commit yet
-    (git / "packed-refs").write_text(
-        f"# pack-refs with: peeled\n{commit[::-1]} refs/heads/old\n{commit} refs/heads/main\n"
-    )
-    assert git_commit(tmp_path) == commit
-    (git / "refs" / "heads" / "main").write_text(commit[::-1] + "\n")
-    assert git_commit(tmp_path) == commit[::-1]
-
-    tree = git / "worktrees" / "second"
-    tree.mkdir(parents=True)
-    (tree / "HEAD").write_text("ref: refs/heads/main\n")
-    (tree / "commondir").write_text("../..\n")
-    (tmp_path / "second").mkdir()
-    (tmp_path / "second" / ".git").write_text(f"gitdir: {tree}\n")
-    assert git_commit(tmp_path / "second") == commit[::-1]
-    (tree / "HEAD").write_text(commit + "\n")
-    assert git_commit(tmp_path / "second") == commit
 
 
 @contextmanager
