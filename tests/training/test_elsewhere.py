@@ -18,11 +18,12 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.training.prepare import InProcess, open_folder, plan_run
 from jgcl_ray.training.worker import clear, work
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHORT = "run.stages=[warmup,generation]"  # rounding grows too much in the joint stage of so small a run
 
 
 def start(config: Config) -> None:
-    torch.set_num_threads(1)
     plan = plan_run(config)
     open_folder(plan)
     clear(plan.folder)
