@@ -16,7 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.cutouts import ensure_cutouts
 from jgcl_ray.estimator_training.train import Learner, Recipe, train
-from jgcl_ray.training.run import ray_cluster
+from jgcl_ray.ray_cluster import ray_cluster
 
 RETRIES = 3  # times that the workers start anew from the checkpoint
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -43,7 +41,11 @@ def map_over_cluster(
                 results.append(function(chunk))
                 advance(len(chunk))
             return results
-        with _cluster(workers):
+        from jgcl_ray.ray_cluster import ray_cluster
+
+        # A Ray of its own needs no dashboard, and room for results alone.
+        own = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 200 * 2**20}
+        with ray_cluster(**own):
             return _map(function, chunks, workers, use_gpus, advance)
 
 
@@ -85,45 +87,6 @@ def _map(
         for reference in running:
             ray.cancel(reference)
     return [results[number] for number in range(len(chunks))]
-
-
-@contextmanager
-def _cluster(workers: int | None) -> Iterator[None]:
-    """A connection to Ray for as long as it is needed."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    if not _connect(os.environ.get("RAY_ADDRESS")):
-        ray.init(
-            address="local",
-            num_cpus=workers,
-            include_dashboard=False,
-            object_store_memory=200 * 2**20,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _connect(address: str | None) -> bool:
-    """Join the cluster at an address, or without one the cluster that runs on this machine; False if none does."""
-    import ray
-
-    if address == "local":
-        return False
-    try:
-        ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError:
-        if address:
-            raise
-        return False
-    return True
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,6 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.autoscaler.sdk import request_resources
 from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -26,6 +24,7 @@ from jgcl_ray.config import Config
 from jgcl_ray.data.samplers import Shard
 from jgcl_ray.errors import UserError
 from jgcl_ray.pseudo_labels.actor import ClusteringClient, start_clustering_actor
+from jgcl_ray.ray_cluster import ray_cluster
 from jgcl_ray.run_log import prepare_tracking
 from jgcl_ray.training.loop import Outcome
 from jgcl_ray.training.preemption import hear_sigterm, heard_sigterm
@@ -175,46 +174,6 @@ def _warnings_to(file: Path) -> Iterator[None]:
     finally:
         package.removeHandler(handler)
         handler.close()
-
-
-@contextmanager
-def ray_cluster() -> Iterator[None]:
-    """The cluster that RAY_ADDRESS or a running head names, else, or as RAY_ADDRESS=local, one of its own."""
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = os.environ.get("RAY_ADDRESS") or _running_head()
-    if address in (None, "local"):
-        ray.init(address="local", include_dashboard=True, **quiet)
-    else:
-        if "RAY_ADDRESS" not in os.environ:  # the user's token, which ray.init takes by itself for "auto" alone
-            maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-        try:
-            ray.init(address=address, **quiet)
-        except ConnectionError:
-            raise UserError(f"no Ray cluster answers at {address} (RAY_ADDRESS, or `ray start` here)") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _running_head() -> str | None:
-    """HOST:PORT that `ray start` left for this machine, if someone listens there.
-
-    Ray's own "auto" waits minutes for a head that died, and takes one of a container whose processes it can see.
-    """
-    left = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    try:
-        address = left.read_text().strip()
-        host, _, port = address.rpartition(":")
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError):
-        return None
-    return address
 
 
 @contextmanager

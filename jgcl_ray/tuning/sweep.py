@@ -24,8 +24,8 @@ from ray.tune.search import Searcher
 
 from jgcl_ray.config import Config
 from jgcl_ray.errors import UserError
+from jgcl_ray.ray_cluster import ray_cluster
 from jgcl_ray.training.prepare import plan_run
-from jgcl_ray.training.run import ray_cluster
 from jgcl_ray.tuning.record import (
     TRIALS,
     Status,

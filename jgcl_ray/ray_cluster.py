@@ -1,0 +1,76 @@
+"""The way into a Ray cluster and out of it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+from jgcl_ray.errors import UserError
+
+
+@contextmanager
+def ray_cluster(**own: Any) -> Iterator[None]:
+    """The cluster that RAY_ADDRESS or a running head names, else, or as RAY_ADDRESS=local, one of its own.
+
+    own: how the latter is started, as for ray.init. A connection that is there already stays.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = os.environ.get("RAY_ADDRESS") or _running_head()
+    if address in (None, "local"):
+        ray.init(address="local", **{"include_dashboard": True, **quiet, **own})
+    else:
+        if "RAY_ADDRESS" not in os.environ:  # the user's token, which ray.init takes by itself for "auto" alone
+            maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        try:
+            ray.init(address=address, **quiet)
+        except ConnectionError:
+            raise UserError(f"no Ray cluster answers at {address} (RAY_ADDRESS, or `ray start` here)") from None
+    try:
+        yield
+    finally:
+        leave()
+
+
+def leave() -> None:
+    """ray.shutdown, meanwhile without Python's garbage collector.
+
+    Ray ends the process at once, with exit code 1, where another thread gives up a handle while it shuts down; any
+    thread does that whom the collector happens to call upon.
+    """
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _running_head() -> str | None:
+    """HOST:PORT that `ray start` left for this machine, if someone listens there.
+
+    Ray's own "auto" waits minutes for a head that died, and takes one of a container whose processes it can see.
+    """
+    left = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    try:
+        address = left.read_text().strip()
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError):
+        return None
+    return address
