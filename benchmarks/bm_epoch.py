@@ -1,11 +1,13 @@
-"""What Ray costs: epochs of a run on Ray against the same epochs in one plain process; where an epoch's time goes.
+"""What an epoch costs in time, network and memory: on Ray against the same epochs in one plain process.
 
     python benchmarks/bm_epoch.py [--config walkers] [--rounds 3] [section.field=value ...]
 
 Runs alternate, each in a new process: `run.local=true`, one Ray worker, and two with half of every batch each. One
 JSON object for each kind of run: seconds of an epoch of each stage, checkpoint and pictures included (median over its
-epochs but the first, and over rounds), their ratio to the plain process, and the share of a joint epoch spent on
-extracting and gathering features and on labels.
+epochs but the first, and over rounds), their ratio to the plain process, the share of a joint epoch spent on
+extracting and gathering features and on labels, megabytes that crossed the loopback interface meanwhile (all of the
+machine's: gradients, features, labels, and Ray's own talk, which is that of the run with one worker) and the largest
+resident memory of a worker. Linux only.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
+
+import psutil
 
 KINDS = {
     "local": ["run.local=true", "scaling.threads_per_worker=1"],
@@ -43,10 +48,9 @@ def main() -> None:
         for kind, overrides in KINDS.items():
             with tempfile.TemporaryDirectory() as root:
                 command = [sys.executable, "-m", "jgcl_ray.train", "--config", arguments.config, *SHORT, *overrides]
-                subprocess.run([*command, f"run.root={root}", "run.name=epochs", *arguments.overrides], check=True)
-                for line in (Path(root) / "epochs" / "metrics.jsonl").read_text().splitlines():
-                    record = json.loads(line)
-                    if "seconds_train" in record and record["epoch"] > 0:
+                command += [f"run.root={root}", "run.name=epochs", *arguments.overrides]
+                for record in watched(command, Path(root) / "epochs" / "metrics.jsonl"):
+                    if record["epoch"] > 0:
                         epochs[kind][record["stage"]].append(record)
 
     plain = {stage: seconds_of(records) for stage, records in epochs["local"].items()}
@@ -55,10 +59,51 @@ def main() -> None:
         for stage, records in stages.items():
             result[f"{stage}_seconds"] = round(seconds_of(records), 3)
             result[f"{stage}_ratio_to_local"] = round(seconds_of(records) / plain[stage], 3)
+            result[f"{stage}_network_MB"] = round(median(record["bytes"] for record in records) / 1e6, 1)
+            result[f"{stage}_worker_MiB"] = round(max(record["memory"] for record in records) / 2**20)
         joint = stages["joint"]
         beside = [(r.get("seconds_features", 0) + r.get("seconds_labels", 0)) / r["seconds_epoch"] for r in joint]
         result["joint_share_of_features_and_labels"] = round(median(beside), 4)
         print(json.dumps(result), flush=True)
+
+
+def watched(command: list[str], metrics: Path) -> list[dict[str, float]]:
+    """Run it; the record of each epoch, with the bytes sent over the loopback interface and a worker's memory."""
+    process = psutil.Popen(command)
+    found: list[dict[str, float]] = []
+    sent, memory, lines, running = loopback(), 0, 0, True
+    while running:
+        running = process.poll() is None
+        memory = max([memory, *resident(process)])
+        written = metrics.read_text().splitlines() if metrics.is_file() else []
+        for record in map(json.loads, written[lines:]):
+            if "seconds_train" in record:  # an epoch has ended
+                now = loopback()
+                found.append({**record, "bytes": now - sent, "memory": memory})
+                sent, memory = now, 0
+        lines = len(written)
+        time.sleep(0.1)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return found
+
+
+def loopback() -> int:
+    """Bytes sent so far."""
+    return psutil.net_io_counters(pernic=True)["lo"].bytes_sent
+
+
+def resident(process: psutil.Process) -> list[int]:
+    """Bytes of the workers, or of the process that trains by itself."""
+    found = []
+    for each in [process, *process.children(recursive=True)]:
+        try:
+            title = " ".join(each.cmdline())
+            if "RayTrainWorker" in title or "run.local=true" in title:
+                found.append(each.memory_info().rss)
+        except psutil.NoSuchProcess:
+            continue
+    return found
 
 
 def seconds_of(records: list[dict[str, float]]) -> float:
