@@ -33,7 +33,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as root:
         settings = ["--config", arguments.config, f"run.root={root}", *arguments.overrides]
-        subprocess.run([sys.executable, "-m", "jgcl_ray.train", "--dry-run", *settings, "run.local=true"], check=True)
+        timed("jgcl_ray.train", "--dry-run", *settings, "run.local=true")  # renders
         plain = [timed("jgcl_ray.train", *settings, f"run.name=plain{n}") for n in range(arguments.trials)]
 
         space = Path(root) / "space.yaml"
