@@ -69,7 +69,7 @@ def main() -> None:
 
 def watched(command: list[str], metrics: Path) -> list[dict[str, float]]:
     """Run it; the record of each epoch, with the bytes sent over the loopback interface and a worker's memory."""
-    process = psutil.Popen(command)
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL)
     found: list[dict[str, float]] = []
     sent, memory, lines, running = loopback(), 0, 0, True
     while running:
@@ -96,7 +96,11 @@ def loopback() -> int:
 def resident(process: psutil.Process) -> list[int]:
     """Bytes of the workers, or of the process that trains by itself."""
     found = []
-    for each in [process, *process.children(recursive=True)]:
+    try:
+        everyone = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:  # it has just ended
+        return []
+    for each in everyone:
         try:
             title = " ".join(each.cmdline())
             if "RayTrainWorker" in title or "run.local=true" in title:
