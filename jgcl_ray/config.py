@@ -25,6 +25,8 @@ from jgcl_ray.config_sections import (
     AbsolutePath,
     CentroidMemoryConfig,
     CheckpointConfig,
+    ClusterContrastConfig,
+    ContrastSchedule,
     DataConfig,
     DiscriminatorConfig,
     EncoderConfig,
@@ -39,6 +41,7 @@ from jgcl_ray.config_sections import (
     OptimConfig,
     PrecisionConfig,
     PseudoLabelsConfig,
+    Recipe,
     RunConfig,
     ScalingConfig,
     Section,
@@ -54,7 +57,9 @@ __all__ = [
     "AbsolutePath",
     "CentroidMemoryConfig",
     "CheckpointConfig",
+    "ClusterContrastConfig",
     "Config",
+    "ContrastSchedule",
     "DataConfig",
     "DiscriminatorConfig",
     "EncoderConfig",
@@ -69,6 +74,7 @@ __all__ = [
     "OptimConfig",
     "PrecisionConfig",
     "PseudoLabelsConfig",
+    "Recipe",
     "RunConfig",
     "ScalingConfig",
     "Section",
@@ -97,6 +103,10 @@ class Config(Section):
     warmup: WarmupConfig = Field(default_factory=WarmupConfig, description="Stage 1: the encoder alone.")
     generation: GenerationConfig = Field(default_factory=GenerationConfig, description="Stage 2: the generator.")
     joint: JointConfig = Field(default_factory=JointConfig, description="Stage 3: generator and encoder together.")
+    cluster_contrast: ClusterContrastConfig = Field(
+        default_factory=ClusterContrastConfig,
+        description="Cluster-Contrast's schedule in the joint stage, under `joint.recipe=cluster_contrast`.",
+    )
     eval: EvalConfig = Field(default_factory=EvalConfig, description="Evaluation and the choice of the best.")
     checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig, description="What is kept to go on from.")
     encoder: EncoderConfig = Field(default_factory=EncoderConfig, description="The identity encoder E_id.")
@@ -125,6 +135,10 @@ class Config(Section):
         if stage == "warmup":
             return 0 if self.warmup.mode == "none" else self.warmup.epochs
         return self.generation.epochs if stage == "generation" else self.joint.epochs
+
+    def draws_views(self, stage: StageName) -> bool:
+        """Whether the generator works in a stage, so that mesh projections are needed."""
+        return stage == "generation" or (stage == "joint" and self.joint.recipe == "gcl")
 
 
 def configs_folder() -> Path:

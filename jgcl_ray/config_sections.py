@@ -14,6 +14,8 @@ StageName = Literal["warmup", "generation", "joint"]
 STAGES: tuple[StageName, ...] = ("warmup", "generation", "joint")
 # Where the GCL paper and its authors' implementation compute different things.
 Formulation = Literal["paper", "official"]
+# What the joint stage learns by.
+Recipe = Literal["gcl", "cluster_contrast"]
 
 
 class Section(BaseModel):
@@ -97,7 +99,18 @@ class ScalingConfig(Section):
         return self
 
 
-class WarmupConfig(Section):
+class ContrastSchedule(Section):
+    """How long and how fast an encoder learns by contrast with centroids (Cluster-Contrast, arXiv 2103.11568)."""
+
+    batches_per_epoch: int | None = Field(
+        None, ge=1, description="Batches of an epoch; null: as many as the clustered images fill."
+    )
+    lr: float = Field(3.5e-4, gt=0, description="Adam's learning rate.")
+    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty.")
+    decay_every: int = Field(20, ge=1, description="Epochs after which the learning rate falls to a tenth.")
+
+
+class WarmupConfig(ContrastSchedule):
     mode: Literal["unsupervised", "source", "none"] = Field(
         "unsupervised",
         description="Cluster labels of the data set itself; labels of `warmup.source`; or none: the encoder starts "
@@ -114,12 +127,6 @@ class WarmupConfig(Section):
         2, ge=0, description="Seed of source walkers from the cache: other people than seed 1's."
     )
     epochs: int = Field(50, ge=0, description="Epochs of the warm-up.")
-    batches_per_epoch: int | None = Field(
-        None, ge=1, description="Batches of an epoch; null: as many as the clustered images fill."
-    )
-    lr: float = Field(3.5e-4, gt=0, description="Adam's learning rate.")
-    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty.")
-    decay_every: int = Field(20, ge=1, description="Epochs after which the learning rate falls to a tenth.")
 
 
 class GenerationConfig(Section):
@@ -127,11 +134,22 @@ class GenerationConfig(Section):
 
 
 class JointConfig(Section):
-    epochs: int = Field(20, ge=0, description="Epochs of all networks together.")
-    decay_at: int = Field(10, ge=0, description="Epoch from which the encoder's learning rate is a tenth.")
+    recipe: Recipe = Field(
+        "gcl",
+        description="What the stage learns by: gcl, the paper's losses on photos and generated views; "
+        "cluster_contrast, the encoder alone by Cluster-Contrast's step (its own section), to compare with.",
+    )
+    epochs: int = Field(20, ge=0, description="Epochs of the stage.")
+    decay_at: int = Field(
+        10, ge=0, description="Epoch from which the encoder's learning rate is a tenth (recipe `gcl`)."
+    )
     generator_lr: float | None = Field(
         None, gt=0, description="Adam's rate of structure encoder and generator here; null: `optim.generator_lr`."
     )
+
+
+class ClusterContrastConfig(ContrastSchedule):
+    """Of the joint stage under `joint.recipe=cluster_contrast`; the batches are P x K as in the warm-up."""
 
 
 class EvalConfig(Section):
@@ -176,6 +194,11 @@ class DataConfig(Section):
         16, ge=1, description="P: identities in a batch of the warm-up, over all workers together."
     )
     images_per_identity: int = Field(4, ge=1, description="K: images of each identity in a batch of the warm-up.")
+    other_cameras_first: bool = Field(
+        False,
+        description="The K images of an identity are one and partners from other cameras, as far as there are any "
+        "(Cluster-Contrast's sampler); false: any K of them.",
+    )
     flip_probability: float = Field(0.5, ge=0, le=1, description="How often the warm-up mirrors an image.")
     crop_padding: int = Field(
         10, ge=0, description="Pixels of black around an image out of which the warm-up crops it again; 0 for none."

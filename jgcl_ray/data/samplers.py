@@ -58,7 +58,13 @@ def shuffled_batches(rows: np.ndarray, batch_size: int, seed: int, epoch: int) -
 
 
 def identity_batches(
-    labels: np.ndarray, identities: int, images: int, seed: int, epoch: int, batches: int | None = None
+    labels: np.ndarray,
+    identities: int,
+    images: int,
+    seed: int,
+    epoch: int,
+    batches: int | None = None,
+    cameras: np.ndarray | None = None,
 ) -> np.ndarray:
     """P identities x K images in each batch. Returns rows (S, P * K), the K images of an identity side by side.
 
@@ -66,6 +72,9 @@ def identity_batches(
     as the labelled rows fill. All clusters are drawn equally often (but for the C % P left over in a round), however
     large they are. Over an epoch a cluster deals its rows like a deck of cards: K at a time, shuffled anew when fewer
     than K are left; one smaller than K repeats its rows evenly. P distinct clusters, if there are that many.
+
+    cameras (N,): where given, only the first image of each K is dealt, and its K - 1 partners are drawn from the
+    cluster's other cameras, then, where these have fewer, from its own (Cluster-Contrast's sampler).
     """
     labelled = np.flatnonzero(labels >= 0)
     if labelled.size == 0:
@@ -75,7 +84,12 @@ def identity_batches(
     random = np.random.default_rng((IDENTITIES, seed, epoch))
     by_label = labelled[np.argsort(labels[labelled], kind="stable")]
     starts = np.flatnonzero(np.diff(labels[by_label], prepend=-1))
-    decks = [_deal(members, images, random) for members in np.split(by_label, starts[1:])]
+    decks = [
+        _deal(members, images, random)
+        if cameras is None
+        else _deal_across_cameras(members, cameras[members], images, random)
+        for members in np.split(by_label, starts[1:])
+    ]
     hands = _deal(np.arange(len(decks)), identities, random)
     if batches is None:
         batches = max(1, labelled.size // (identities * images))
@@ -143,6 +157,15 @@ def _deal(members: np.ndarray, count: int, random: np.random.Generator) -> Itera
             yield np.resize(deck, count)
         else:
             yield from deck[: deck.size // count * count].reshape(-1, count)
+
+
+def _deal_across_cameras(
+    members: np.ndarray, cameras: np.ndarray, count: int, random: np.random.Generator
+) -> Iterator[np.ndarray]:
+    for [first] in _deal(np.arange(len(members)), 1, random):
+        shuffled = random.permutation(np.delete(np.arange(len(members)), first))
+        partners = shuffled[np.argsort(cameras[shuffled] == cameras[first], kind="stable")][: count - 1]
+        yield np.resize(members[np.append(first, partners)], count)
 
 
 def _occurrences(values: np.ndarray) -> np.ndarray:

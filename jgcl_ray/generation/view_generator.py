@@ -106,4 +106,5 @@ def _generator_is_trained(manifest: dict[str, Any]) -> bool:
     run, position = manifest["config"]["run"], manifest["position"]
     here = position["stage"]
     begun = run["stages"][: here + (position["epoch"] > 0 or position["batch"] > 0)]
-    return run["init_from"] is not None or any(stage != "warmup" for stage in begun)
+    drawn = {"warmup": False, "generation": True, "joint": manifest["config"]["joint"].get("recipe", "gcl") == "gcl"}
+    return run["init_from"] is not None or any(drawn[stage] for stage in begun)

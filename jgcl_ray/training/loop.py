@@ -27,7 +27,7 @@ from jgcl_ray.run_log import NullRunLog
 from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved, checkpoint_name, load_networks, load_saved
 from jgcl_ray.training.precision import autocast
 from jgcl_ray.training.session import Session
-from jgcl_ray.training.stages import STAGES, Stage
+from jgcl_ray.training.stages import Stage, build_stage
 from jgcl_ray.training.step import NonFiniteLossError
 
 Batch = TypeVar("Batch", ImageBatch, PairedBatch)
@@ -93,7 +93,7 @@ class Loop:
         stages = self.config.run.stages
         while self.position.stage < len(stages):
             name = stages[self.position.stage]
-            stage: Stage = STAGES[name](self.session)
+            stage = build_stage(name, self.session)
             if self._memory is None or self.position == Position(self.position.stage, step=self.position.step):
                 stage.begin(self.position.step)
             elif self.position.batch:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from jgcl_ray.config import OptimConfig, WarmupConfig
+from jgcl_ray.config import ContrastSchedule, OptimConfig
 from jgcl_ray.models.networks import Networks
 
 
@@ -34,27 +34,34 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def build_optimisers(networks: Networks, optim: OptimConfig, warmup: WarmupConfig | None = None) -> Optimisers:
-    """SGD with Nesterov momentum for the encoder's joint stage, Adam for all else."""
-    warmup = warmup or WarmupConfig()
+def build_optimisers(
+    networks: Networks,
+    optim: OptimConfig,
+    warmup: ContrastSchedule | None = None,
+    joint: ContrastSchedule | None = None,
+) -> Optimisers:
+    """Adam for all, but for the encoder's joint stage without a `joint` schedule: SGD with Nesterov momentum."""
+    encoder = list(networks.encoder.parameters())
     generator = [*networks.structure_encoder.parameters(), *networks.generator.parameters()]
-    return Optimisers(
-        torch.optim.Adam(networks.encoder.parameters(), lr=warmup.lr, weight_decay=warmup.weight_decay, fused=True),
-        torch.optim.SGD(
-            networks.encoder.parameters(),
-            lr=optim.encoder_lr,
-            momentum=optim.encoder_momentum,
-            nesterov=True,
-            weight_decay=optim.weight_decay,
-        ),
-        torch.optim.Adam(
-            generator, lr=optim.generator_lr, betas=optim.adam_betas, weight_decay=optim.weight_decay, fused=True
-        ),
-        torch.optim.Adam(
-            networks.discriminator.parameters(),
-            lr=optim.discriminator_lr,
-            betas=optim.adam_betas,
-            weight_decay=optim.weight_decay,
-            fused=True,
-        ),
+    joint_encoder: torch.optim.Optimizer = torch.optim.SGD(
+        encoder,
+        lr=optim.encoder_lr,
+        momentum=optim.encoder_momentum,
+        nesterov=True,
+        weight_decay=optim.weight_decay,
     )
+    return Optimisers(
+        _contrast_adam(encoder, warmup or ContrastSchedule()),
+        joint_encoder if joint is None else _contrast_adam(encoder, joint),
+        _adversarial_adam(generator, optim.generator_lr, optim),
+        _adversarial_adam(list(networks.discriminator.parameters()), optim.discriminator_lr, optim),
+    )
+
+
+def _contrast_adam(parameters: list[torch.nn.Parameter], schedule: ContrastSchedule) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True)
+
+
+def _adversarial_adam(parameters: list[torch.nn.Parameter], lr: float, optim: OptimConfig) -> torch.optim.Optimizer:
+    betas = optim.adam_betas
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, weight_decay=optim.weight_decay, fused=True)

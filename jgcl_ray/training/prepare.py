@@ -14,7 +14,7 @@ import yaml
 
 from jgcl_ray.atomic import write_bytes
 from jgcl_ray.batches import PseudoLabels
-from jgcl_ray.config import Config, DataConfig, MeshesConfig, PseudoLabelsConfig, to_yaml, validate
+from jgcl_ray.config import Config, ContrastSchedule, DataConfig, MeshesConfig, PseudoLabelsConfig, to_yaml, validate
 from jgcl_ray.data.datasets import ReidDataset, open_dataset
 from jgcl_ray.data.image_check import check_images
 from jgcl_ray.data.loaders import open_images
@@ -142,7 +142,7 @@ def estimated(plan: Plan) -> EstimatedBodies | None:
 
 def draws(config: Config) -> bool:
     """Whether any stage needs mesh projections."""
-    return any(stage != "warmup" for stage in config.run.stages)
+    return any(config.draws_views(stage) for stage in config.run.stages)
 
 
 def check_folder(plan: Plan) -> None:
@@ -211,7 +211,7 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
         source_images=None if near.source is None else open_images(near.source.train, config.data),
         unsure=_skipped(near),
     )
-    optimisers = build_optimisers(networks, config.optim, config.warmup)
+    optimisers = build_optimisers(networks, config.optim, config.warmup, _joint_schedule(config))
     return Session(config, data, networks, optimisers, clusterer, device, shard)
 
 
@@ -283,11 +283,15 @@ def _open(config: Config) -> tuple[Config, ReidDataset]:
     return config, dataset
 
 
+def _joint_schedule(config: Config) -> ContrastSchedule | None:
+    return config.cluster_contrast if config.joint.recipe == "cluster_contrast" else None
+
+
 def _check_shares(config: Config) -> None:
     data, most, sizes = config.data, config.scaling.num_workers, {}
     if draws(config):
         sizes["data.batch_size"] = data.batch_size
-    if "warmup" in config.run.stages:
+    if any(stage == "warmup" or not config.draws_views(stage) for stage in config.run.stages):
         sizes["data.identities_per_batch x data.images_per_identity"] = (
             data.identities_per_batch * data.images_per_identity
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 
 from jgcl_ray.batches import ImageBatch, PairedBatch, PseudoLabels
 from jgcl_ray.centroid_memory import CentroidMemory
-from jgcl_ray.config import StageName
+from jgcl_ray.config import ContrastSchedule, StageName
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.loaders import paired_loader, warm_up_loader
 from jgcl_ray.data.samplers import EpochShare, identity_batches, share, shuffled_batches
@@ -25,7 +25,7 @@ from jgcl_ray.memory_bank import MemoryBank, build_memory_bank
 from jgcl_ray.models.resnet import share_statistics
 from jgcl_ray.training.optim import set_learning_rate
 from jgcl_ray.training.precision import autocast, laid_out
-from jgcl_ray.training.session import Session
+from jgcl_ray.training.session import Session, TrainingData
 from jgcl_ray.training.step import descend, generator_step, joint_step
 
 
@@ -65,19 +65,41 @@ class Stage(Protocol):
         ...
 
 
-class WarmUp:
-    """Stage 1: E_id alone, by contrast against the centroids of clusters, or of a source set's identities."""
+@dataclass(frozen=True, eq=False)
+class SourceImages:
+    """The labelled images of warmup.mode=source."""
+
+    images: ImageStore
+    labels: np.ndarray  # (N,) int64, 0 .. identities - 1
+
+    @classmethod
+    def of(cls, data: TrainingData) -> SourceImages:
+        """Those of a run."""
+        assert data.source is not None and data.source.train.identities is not None and data.source_images is not None
+        labels = np.unique(data.source.train.identities, return_inverse=True)[1].astype(np.int64)
+        return cls(data.source_images, labels)
+
+
+class ClusterContrast:
+    """E_id alone, by contrast against the centroids of clusters (Cluster-Contrast, arXiv 2103.11568, algorithm 1).
+
+    Or, where `source` is given, of a labelled source set's identities.
+    """
 
     trains_encoder = True
 
-    def __init__(self, session: Session) -> None:
-        self.session, self.config = session, session.config
-        self.epochs = self.config.epochs_of("warmup")
-        self.from_source = self.config.warmup.mode == "source"
-        images = session.data.source_images if self.from_source else session.data.images
-        assert images is not None
-        self.images = images
-        self._loader = warm_up_loader(images, self.config.data, self.config.run.seed)
+    def __init__(
+        self,
+        session: Session,
+        epochs: int,
+        schedule: ContrastSchedule,
+        optimiser: torch.optim.Optimizer,
+        source: SourceImages | None = None,
+    ) -> None:
+        self.session, self.config, self.epochs = session, session.config, epochs
+        self.schedule, self.optimiser, self.source = schedule, optimiser, source
+        self.images = session.data.images if source is None else source.images
+        self._loader = warm_up_loader(self.images, self.config.data, self.config.run.seed)
         self.memory: CentroidMemory | None = None
 
     def begin(self, step: int) -> None:
@@ -85,7 +107,7 @@ class WarmUp:
 
     def begin_epoch(self, epoch: int, step: int) -> Mapping[str, float]:
         """See Stage: clusters of all training images, and one centroid for each."""
-        if self.from_source:
+        if self.source is not None:
             features, numbers = self.session.extract(self.images), {}
         else:
             features, numbers = self.session.features(step), dict(self.session.label_anew(step))
@@ -104,16 +126,15 @@ class WarmUp:
     def step(self, batch: ImageBatch, epoch: int, step: int) -> Terms:
         """See Stage: InfoNCE against the centroids; then the centroids move."""
         assert self.memory is not None
-        E_id, warmup = self.session.networks.encoder.train(), self.config.warmup
+        E_id = self.session.networks.encoder.train()
         with autocast(self.config.precision, self.session.device):
             f = E_id(laid_out(batch.image, self.config.precision)).embedding
         y = torch.from_numpy(self._labels())[batch.index.cpu()].to(f.device)
-        trust = None if self.from_source else self.session.trust(batch.index)
+        trust = None if self.source is not None else self.session.trust(batch.index)
         temperature = self.config.centroid_memory.temperature
         terms = {"cluster_contrast": cluster_contrast(f, y, self.memory, temperature, trust)}
-        optimiser = self.session.optimisers.warmup
-        set_learning_rate(optimiser, warmup.lr * 0.1 ** (epoch // warmup.decay_every))
-        descend(terms["cluster_contrast"], terms, [optimiser], batch, step)
+        set_learning_rate(self.optimiser, self.schedule.lr * 0.1 ** (epoch // self.schedule.decay_every))
+        descend(terms["cluster_contrast"], terms, [self.optimiser], batch, step)
         self.memory.update(y, f.detach())
         return {name: value.detach() for name, value in terms.items()}
 
@@ -128,15 +149,19 @@ class WarmUp:
         self.memory.load_state_dict(state["centroids"])
 
     def _labels(self) -> np.ndarray:
-        if self.from_source:
-            assert self.session.data.source is not None and self.session.data.source.train.identities is not None
-            return np.unique(self.session.data.source.train.identities, return_inverse=True)[1].astype(np.int64)
-        return _labels_of(self.session).labels
+        return _labels_of(self.session).labels if self.source is None else self.source.labels
 
     def _share(self, epoch: int) -> EpochShare:
-        data, warmup, seed = self.config.data, self.config.warmup, self.config.run.seed
-        P, K = data.identities_per_batch, data.images_per_identity
-        drawn = identity_batches(self._labels(), P, K, seed, epoch, warmup.batches_per_epoch)
+        data, split = self.config.data, self.images.split
+        drawn = identity_batches(
+            self._labels(),
+            data.identities_per_batch,
+            data.images_per_identity,
+            self.config.run.seed,
+            epoch,
+            self.schedule.batches_per_epoch,
+            split.cameras if data.other_cameras_first else None,
+        )
         return share(drawn, epoch, self.session.shard)
 
 
@@ -250,11 +275,18 @@ class Joint(_Paired):
         return np.flatnonzero(_labels_of(self.session).labels >= 0)
 
 
-STAGES: dict[StageName, type[WarmUp] | type[Generation] | type[Joint]] = {
-    "warmup": WarmUp,
-    "generation": Generation,
-    "joint": Joint,
-}
+def build_stage(name: StageName, session: Session) -> Stage:
+    """A stage of the run on this worker."""
+    config, optimisers = session.config, session.optimisers
+    epochs = config.epochs_of(name)
+    if name == "warmup":
+        source = SourceImages.of(session.data) if config.warmup.mode == "source" else None
+        return ClusterContrast(session, epochs, config.warmup, optimisers.warmup, source)
+    if name == "generation":
+        return Generation(session)
+    if config.joint.recipe == "cluster_contrast":
+        return ClusterContrast(session, epochs, config.cluster_contrast, optimisers.encoder)
+    return Joint(session)
 
 
 def _labels_of(session: Session) -> PseudoLabels:

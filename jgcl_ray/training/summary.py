@@ -124,7 +124,8 @@ def _stages(plan: Plan) -> Iterator[str]:
             mode = {"unsupervised": "by pseudo labels", "source": f"on {warmup.source}", "none": ""}[warmup.mode]
             yield "no warm-up" if warmup.mode == "none" else f"warm-up {mode}, {warmup.epochs} epochs"
         else:
-            yield f"{stage}, {config.epochs_of(stage)} epochs"
+            by = " by Cluster-Contrast" if stage == "joint" and not config.draws_views(stage) else ""
+            yield f"{stage}{by}, {config.epochs_of(stage)} epochs"
 
 
 def selection(plan: Plan) -> str:

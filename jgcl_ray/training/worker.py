@@ -145,7 +145,7 @@ class WorkerHooks(Hooks):
             self._log.picture("losses", loss_curves(records), step)
             if stage != "generation":
                 self._log.picture("labels", label_quality_plot(records), step)
-            if stage != "warmup":
+            if config.draws_views(stage):
                 self._log.picture("views", self._views(), step)
         self._report(numbers)
 

@@ -93,6 +93,26 @@ def test_clusters_are_drawn_equally_often_and_large_ones_dealt_out():
     assert np.unique(batches[labels[batches] == 0]).size == 40, "ten visits of four see all 40 images"
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_partners_come_from_other_cameras_first(seed):
+    labels = random_labels(seed)
+    cameras = np.random.default_rng(seed).integers(0, 3, labels.size)
+    batches = identity_batches(labels, 4, 4, seed, epoch=0, batches=30, cameras=cameras)
+    assert (labels[batches] >= 0).all()
+    for first, *partners in batches.reshape(-1, 4):
+        assert (labels[partners] == labels[first]).all()
+        members = np.setdiff1d(np.flatnonzero(labels == labels[first]), first)
+        others = (cameras[members] != cameras[first]).sum()
+        assert (cameras[partners] != cameras[first]).sum() >= min(others, 3)
+        if members.size >= 3:
+            assert np.unique([first, *partners]).size == 4, "without replacement as far as the cluster goes"
+
+
+def test_each_image_of_a_cluster_is_first_equally_often():
+    batches = identity_batches(np.zeros(6, np.int64), 1, 3, seed=1, epoch=0, batches=12, cameras=np.arange(6) % 2)
+    assert np.bincount(batches[:, 0]).tolist() == [2] * 6
+
+
 def test_identity_epochs_differ_and_repeat():
     labels = random_labels(5)
     first, again, second, other = (

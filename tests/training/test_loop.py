@@ -31,6 +31,18 @@ def start(config: Config) -> Outcome:
     return work(plan, InProcess(config.pseudo_labels), Shard(), torch.device("cpu"))
 
 
+def stop_after(last: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask the run in `folder` to stop after a step."""
+    done = worker.WorkerHooks.batch_done
+
+    def stop(self: worker.WorkerHooks, stage, epoch, batch, batches, step, numbers) -> None:
+        done(self, stage, epoch, batch, batches, step, numbers)
+        if step == last:
+            (folder / STOP).touch()
+
+    monkeypatch.setattr(worker.WorkerHooks, "batch_done", stop)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
@@ -53,20 +65,32 @@ def test_run_folder_holds_what_others_rely_on(undisturbed: Path) -> None:
     assert any("mAP" in line and "validation_mAP" in line for line in lines)
 
 
+def test_cluster_contrast_in_place_of_the_joint_stage(
+    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder alone, without projections or pictures of views; stopped between batches, it goes on alike."""
+    recipe = ("joint.recipe=cluster_contrast", "run.stages=[warmup,joint]", "data.other_cameras_first=true")
+    settings = (*recipe, "cluster_contrast.batches_per_epoch=2", "meshes.source=folders", "meshes.root=/nowhere")
+    assert start(configured(walkers, tmp_path / "whole", *settings)).scores is not None
+    folder = tmp_path / "whole" / "walkers"
+    stages = [line["stage"] for line in records(folder) if "cluster_contrast" in line]
+    assert stages == ["warmup"] * 2 + ["joint"] * 2
+    assert (folder / "pictures").is_dir() and not list((folder / "pictures").glob("*views*"))
+
+    stop_after(3, tmp_path / "halves" / "walkers", monkeypatch)
+    assert start(configured(walkers, tmp_path / "halves", *settings)).interrupted
+    monkeypatch.undo()
+    assert not start(configured(walkers, tmp_path / "halves", *settings)).interrupted
+    assert records(tmp_path / "halves" / "walkers") == records(folder)
+
+
 @pytest.mark.parametrize("stop_at", [pytest.param(step, marks=pytest.mark.slow) for step in (1, 4)] + [8])
 def test_stopped_and_resumed_equals_undisturbed(
     walkers: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
     """Stopped in the warm-up, the generator's stage and the joint stage, between two batches."""
     config = configured(walkers, tmp_path)
-    done = worker.WorkerHooks.batch_done
-
-    def stop(self: worker.WorkerHooks, stage, epoch, batch, batches, step, numbers) -> None:
-        done(self, stage, epoch, batch, batches, step, numbers)
-        if step == stop_at:
-            (tmp_path / "walkers" / STOP).touch()
-
-    monkeypatch.setattr(worker.WorkerHooks, "batch_done", stop)
+    stop_after(stop_at, tmp_path / "walkers", monkeypatch)
     assert start(config).interrupted
     monkeypatch.undo()
     assert not start(config).interrupted
