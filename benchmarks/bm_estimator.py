@@ -120,7 +120,7 @@ def work(job: tuple[Path, list[str], Path | None]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="demo")
+    parser.add_argument("--preset", choices=["tiny", "demo", "full"], default="demo")  # projections of every photo
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--processes", type=int, default=2)

@@ -29,7 +29,7 @@ from jgcl_ray.data.datasets import ReidDataset, Split, open_dataset
 from jgcl_ray.data.loaders import ExtractionLoader, open_images, warm_up_loader
 from jgcl_ray.data.samplers import Shard, identity_batches, share
 from jgcl_ray.data.walkers import PRESETS, WalkersSize, ensure_rendered
-from jgcl_ray.data.walkers.plan import Plan, draw_plan
+from jgcl_ray.data.walkers.plan import Plan
 from jgcl_ray.data.walkers.rendering import take_photo
 from jgcl_ray.evaluation.ranking import RankingResult, rank
 from jgcl_ray.models.encoder import IdentityEncoder
@@ -79,7 +79,7 @@ def histogram_without_rendering(size: WalkersSize, seed: int) -> RankingResult:
 
 @lru_cache(maxsize=1)
 def _plan(size: WalkersSize, seed: int) -> Plan:
-    return draw_plan(size.train, size.test, size.images, 0, seed)
+    return size.plan(seed)
 
 
 def _histogram_of_photo(size: WalkersSize, seed: int, rows: np.ndarray) -> np.ndarray:
@@ -125,7 +125,7 @@ def train_with_labels(dataset: ReidDataset, epochs: int, seed: int) -> Callable[
 def main() -> None:
     """Score and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=["demo", "full"], default="demo")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="demo")
     parser.add_argument("--root", type=Path, help="a rendered set; the preset's cache when not given")
     parser.add_argument("--seed", type=int, default=1, help="of the set, and of the training")
     parser.add_argument("--epochs", type=int, default=0, help="also train an encoder with labels this long")

@@ -5,6 +5,7 @@ Letters: N images, B of them, H x W image size.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,12 +74,14 @@ class People:
 def open_people(folder: Path, config: Config) -> People:
     """All images below `folder`, with the projections that `config.meshes` names.
 
-    Walkers find theirs beside the folder. UserError where there are no images or no projections.
+    Walkers find theirs beside the folder; where only some of the photos have any, as in the test folders of the
+    preset `medium`, only these are opened, with a warning. UserError where there are no images or no projections.
     """
     folder = folder.expanduser().absolute()
     names, meshes = image_tree(folder), config.meshes
     if meshes.source == "walkers" and meshes.root is None:
         meshes = meshes.model_copy(update={"root": folder.parent / "meshes"})
+        names = _with_projections(folder, names, folder.parent / "meshes")
     if meshes.source == "estimated":
         meshes = _estimated(meshes, folder, names)
     split = next((name for name in SPLITS if meshes.root and _has(meshes.root, name, names[0])), SPLITS[0])
@@ -94,6 +97,18 @@ def _estimated(meshes: MeshesConfig, folder: Path, names: Sequence[str]) -> Mesh
     file = kept / f"{made_from(folder, names, meshes.weights or WEIGHTS)}.npz"
     ensure_estimated(file, folder, names, meshes, lambda batches: tracked(batches, "bodies"))
     return meshes.model_copy(update={"parameters": file})
+
+
+def _with_projections(folder: Path, names: tuple[str, ...], meshes: Path) -> tuple[str, ...]:
+    """The walkers that have projections; all of them where none has, which is an error further on."""
+    drawn = tuple(name for name in names if any(_has(meshes, split, name) for split in SPLITS))
+    if not drawn or len(drawn) == len(names):
+        return names
+    warnings.warn(
+        f"{folder}: {len(drawn):,} of {len(names):,} photos have projections below {meshes}; the others are left out",
+        stacklevel=2,
+    )
+    return drawn
 
 
 def _has(root: Path, split: SplitName, name: str) -> bool:

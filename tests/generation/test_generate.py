@@ -103,6 +103,22 @@ def test_files_drawn_here_serve_as_projections_layout(run: Path, walkers: Path, 
     assert open_people(walkers / "query", again).meshes([0, 1], 45).shape == (2, 1, 80, 40)
 
 
+def test_only_walkers_with_projections_are_opened(walkers: Path, tmp_path: Path) -> None:
+    root = tmp_path / "walkers"
+    shutil.copytree(walkers, root)
+    for view in VIEWS:
+        for row in (0, 2):
+            (view_folder(root / "meshes", "test", view) / NAMES[row].replace(".jpg", ".png")).unlink()
+    config = load_config(None, ["data.height=80", "data.width=40"])
+    with pytest.warns(UserWarning, match="3 of 5 photos have projections"):
+        people = open_people(root / "query", config)
+    assert people.names == tuple(NAMES[row] for row in (1, 3, 4))
+    assert read_true_views(people).rows.tolist() == [0, 1, 2]
+    shutil.rmtree(root / "meshes")
+    with pytest.raises(UserError):
+        open_people(root / "query", config)
+
+
 def test_mix_goes_from_one_appearance_to_the_other(
     run: Path, walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

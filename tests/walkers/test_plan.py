@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import defaultdict
 from dataclasses import fields
 
 import numpy as np
+import pytest
 
 from jgcl_ray.data.walkers.people import LOOK_ALIKE_SHARE, Appearance, draw_people
-from jgcl_ray.data.walkers.plan import CAMERAS, draw_plan
+from jgcl_ray.data.walkers.plan import CAMERAS, Photo, draw_plan
+from jgcl_ray.data.walkers.rendering import PRESETS
 
 PLAN = draw_plan(train=60, test=40, images=10, true_views=50, seed=3)
 
@@ -66,6 +69,49 @@ def test_true_views_only_of_unobstructed_walkers() -> None:
     chosen = [photo for photo in PLAN.photos if photo.true_views]
     assert len(chosen) == 50
     assert all(photo.passer_by < 0 and not photo.occluder and photo.identity for photo in chosen)
+
+
+def test_presets_of_before_are_drawn_as_before() -> None:
+    """Caches are keyed by preset and seed: names are made of draws from the stream that all else comes from."""
+    names = ",".join(photo.path for photo in PRESETS["tiny"].plan(seed=1).photos)
+    assert hashlib.sha256(names.encode()).hexdigest()[:16] == "fa6d0aa448e82c69"
+    assert PRESETS["demo"].made_of(1) == {
+        "revision": 1, "seed": 1, "train": 60, "test": 40, "images": 10, "true_views": 240, "height": 128
+    }  # fmt: skip
+
+
+class TestMedium:
+    @pytest.fixture(scope="class")
+    def photos(self) -> list[Photo]:
+        return PRESETS["medium"].plan(seed=1).photos
+
+    def test_a_share_of_the_training_people_is_seen_from_opposite_sides_by_two_cameras_only(
+        self, photos: list[Photo]
+    ) -> None:
+        yaws: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for photo in photos:
+            if photo.split == "train":
+                yaws[photo.identity][photo.camera].append(photo.yaw)
+        apart = []
+        for cameras in (cameras for cameras in yaws.values() if len(cameras) == 2):
+            one, other = cameras.values()
+            assert len(one) == len(other) == 4
+            apart.append(min(abs((a - b + 180) % 360 - 180) for a in one for b in other))
+        assert len(yaws) == 200 and len(apart) == 60
+        assert min(apart) >= 140
+
+    def test_test_photos_carry_what_scores_need(self, photos: list[Photo]) -> None:
+        test = [photo for photo in photos if photo.split != "train"]
+        assert len({photo.identity for photo in test if photo.identity}) == 300
+        drawn = [photo for photo in test if photo.projections]
+        assert drawn == [photo for photo in test if photo.true_views]
+        assert len({photo.identity for photo in drawn}) == len(drawn) == 40
+        assert {photo.split for photo in drawn} == {"query"}
+
+    def test_training_photos_keep_projections_and_some_true_views(self, photos: list[Photo]) -> None:
+        train = [photo for photo in photos if photo.split == "train"]
+        assert all(photo.projections for photo in train)
+        assert sum(photo.true_views for photo in train) == 240
 
 
 def test_look_alikes_share_all_but_one_attribute() -> None:

@@ -132,3 +132,18 @@ def test_photos_alone_are_the_same_photos(root: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "photos" / "meshes").exists()
     photos = {name: picture for name, picture in pictures(root).items() if "meshes" not in name}
     assert_same(pictures(tmp_path / "photos"), photos)
+
+
+def test_test_photos_without_truth_are_the_same_photos(root: Path, tmp_path: Path) -> None:
+    """Two queries alone have projections and true views; the photos themselves do not change."""
+    render(tmp_path / "set", replace(SIZE, test_views=2), seed=5, workers=1)
+    few = pictures(tmp_path / "set")
+    photos = {name: picture for name, picture in pictures(root).items() if "meshes" not in name}
+    assert_same({name: picture for name, picture in few.items() if "meshes" not in name}, photos)
+    with np.load(tmp_path / "set" / "views.npz", allow_pickle=False) as views:
+        seen = views["names"][views["photo_rows"]].tolist()
+    in_test = [Path(name).stem for name in seen if name.startswith("query/")]
+    assert len(in_test) == 2 and len(seen) == 2 + SIZE.true_views
+    for view in VIEWS:
+        assert {p.stem for p in view_folder(tmp_path / "set" / "meshes", "test", view).iterdir()} == set(in_test)
+        assert len(list(view_folder(tmp_path / "set" / "meshes", "train", view).iterdir())) == 2 * SIZE.images

@@ -4,6 +4,6 @@ people.py who they are, gait.py how they walk, figure.py and paint.py their clot
 photographer.py the picture, plan.py which pictures, rendering.py the files.
 """
 
-from jgcl_ray.data.walkers.rendering import PRESETS, WalkersSize, ensure_rendered, render
+from jgcl_ray.data.walkers.rendering import PRESETS, REPORTED_SEED, WalkersSize, ensure_rendered, render
 
-__all__ = ["PRESETS", "WalkersSize", "ensure_rendered", "render"]
+__all__ = ["PRESETS", "REPORTED_SEED", "WalkersSize", "ensure_rendered", "render"]

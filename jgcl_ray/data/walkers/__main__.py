@@ -8,9 +8,22 @@ from pathlib import Path
 
 from jgcl_ray.config import WalkersConfig
 from jgcl_ray.data.walkers.plan import TRAIN_SHARE
-from jgcl_ray.data.walkers.rendering import PRESETS, WalkersSize, ensure_rendered, render
+from jgcl_ray.data.walkers.rendering import PRESETS, REPORTED_SEED, WalkersSize, ensure_rendered, render
 from jgcl_ray.data.walkers.sheet import contact_sheet
 from jgcl_ray.errors import UserError, exit_on_user_error
+
+_PRESETS = f"""
+presets, identities for training + test:
+  tiny    16 + 8         for trying things out
+  demo    60 + 40        the default configuration's
+  medium  200 + 300      to tell recipes apart: the standard error of mAP over its people is about 1.3 points. 30 % of
+                         its training people are seen by two cameras from opposite sides only; of its test photos only
+                         40, of 40 people, have projections and true views
+  source  120 + 4        photos alone, for learning from labels before a run
+  full    1,000 + 500    Market-1501's size
+
+Settings are tuned on --seed 1 and results reported on --seed {REPORTED_SEED}: other people, other cameras.
+"""
 
 
 def main() -> None:
@@ -19,6 +32,8 @@ def main() -> None:
         prog="python -m jgcl_ray.data.walkers",
         description="Render people walking before six cameras: a re-identification data set in Market-1501's layout, "
         "with mesh projections (meshes/) and the truth about every photo (views.npz).",
+        epilog=_PRESETS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, help="folder to write; the cache when not given")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="demo", help="size of the set (default: demo)")
@@ -26,7 +41,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="photos of each identity")
     parser.add_argument("--true-views", type=int, help="photos that are also taken from the seven other views")
     parser.add_argument("--height", type=int, help="height of projections and true views in pixels")
-    parser.add_argument("--seed", type=int, default=1, help="another seed, other people (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, help="another seed, other people and cameras (default: 1)")
     parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet (PNG) of the set")
     arguments = parser.parse_args()

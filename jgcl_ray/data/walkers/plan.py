@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,8 @@ CAMERAS_PER_IDENTITY = (3, 4, 5)
 TRAIN_SHARE = 0.6  # of the identities, where a preset does not say otherwise
 DISTRACTOR_SHARE = 0.15  # of the gallery's size
 PASSER_BY_SHARE, OCCLUDER_SHARE = 0.12, 0.08
+OPPOSITE_CAMERAS = ((0, 1), (2, 3), (4, 5))  # whose usual directions of walking are 180 degrees apart (scenes.py)
+OPPOSITE_SPREAD, OPPOSITE_MOST = 12.0, 20.0  # standard deviation and bound around those directions, degrees
 
 Split = Literal["train", "query", "gallery"]
 
@@ -36,6 +38,7 @@ class Photo:
     yaw: float  # degrees in [0, 360)
     passer_by: int  # row of Plan.people, -1 for nobody
     occluder: bool
+    projections: bool  # comes with mesh projections, where the set has any
     true_views: bool  # photographed from the seven other views too
     seed: int  # of the draws left to the photographer
 
@@ -59,29 +62,65 @@ class Plan:
     photos: list[Photo]
 
 
-def draw_plan(train: int, test: int, images: int, true_views: int, seed: int) -> Plan:
-    """`train` + `test` identities with `images` photos each, and distractors; true views for `true_views` photos."""
-    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(5)]
-    people_rng, scene_rng, photo_rng, distractor_rng, view_rng = streams
+def draw_plan(
+    train: int,
+    test: int,
+    images: int,
+    true_views: int,
+    seed: int,
+    opposite_share: float = 0.0,
+    test_views: int | None = None,
+) -> Plan:
+    """`train` + `test` identities with `images` photos each, and distractors; true views for `true_views` photos.
+
+    opposite_share: of the training identities, seen by two cameras from opposite sides (140 degrees apart or more)
+    and by no other. test_views: queries, each of another identity, that alone of all test photos have projections
+    and true views, `true_views` then being of training photos; None: all photos have projections, and true views are
+    of training and test photos alike.
+    """
+    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(6)]
+    people_rng, scene_rng, photo_rng, distractor_rng, view_rng, opposite_rng = streams
     distractors = max(1, round(DISTRACTOR_SHARE * test))
     people = draw_people(people_rng, train) + draw_people(people_rng, test) + draw_people(people_rng, distractors)
     scenes = draw_scenes(scene_rng)
     photos: list[Photo] = []
+    opposite = {
+        int(person): OPPOSITE_CAMERAS[opposite_rng.integers(len(OPPOSITE_CAMERAS))]
+        for person in opposite_rng.permutation(train)[: round(opposite_share * train)]
+    }
     for person in range(train + test):
-        photos += _photos_of(people, scenes, photo_rng, person, person + 1, images, is_test=person >= train)
+        is_test, sides = person >= train, opposite.get(person)
+        photos += _photos_of(people, scenes, photo_rng, person, person + 1, images, is_test, sides)
     for person in range(train + test, len(people)):
         taken = _photos_of(people, scenes, distractor_rng, person, 0, images, is_test=True)
         photos += [photo for photo in taken if photo.split == "gallery"]
     photos = sorted(photos, key=lambda photo: (photo.mesh_split != "train", photo.split, photo.name))
-    wanted = [
-        row for row, photo in enumerate(photos) if photo.identity and photo.passer_by < 0 and not photo.occluder
-    ]
-    chosen = set(view_rng.permutation(wanted)[:true_views].tolist())
+    chosen = _with_true_views(photos, view_rng, true_views, test_views)
     photos = [
-        Photo(**{**vars(photo), "true_views": row in chosen, "seed": seed * 1_000_003 + row})
+        replace(
+            photo,
+            projections=test_views is None or photo.split == "train" or row in chosen,
+            true_views=row in chosen,
+            seed=seed * 1_000_003 + row,
+        )
         for row, photo in enumerate(photos)
     ]
     return Plan(people, scenes, photos)
+
+
+def _with_true_views(
+    photos: list[Photo], rng: np.random.Generator, true_views: int, test_views: int | None
+) -> set[int]:
+    """Rows of the photos that are taken from all sides: of walkers whom nothing hides."""
+    wanted = [
+        row for row, photo in enumerate(photos) if photo.identity and photo.passer_by < 0 and not photo.occluder
+    ]
+    drawn = rng.permutation(wanted).tolist()
+    if test_views is None:
+        return set(drawn[:true_views])
+    of_training = [row for row in drawn if photos[row].split == "train"]
+    one_each = {photos[row].person: row for row in drawn if photos[row].split == "query"}
+    return {*of_training[:true_views], *list(one_each.values())[:test_views]}
 
 
 def _photos_of(
@@ -92,10 +131,16 @@ def _photos_of(
     identity: int,
     images: int,
     is_test: bool,
+    sides: tuple[int, int] | None = None,
 ) -> list[Photo]:
-    """A person's photos: at least two in each of the cameras passed, the first of a test camera being a query."""
+    """A person's photos: at least two in each of the cameras passed, the first of a test camera being a query.
+
+    sides: the only two cameras, which then see the person from their usual sides.
+    """
     passed = min(int(rng.choice(CAMERAS_PER_IDENTITY)), max(images // 2, 1))
     cameras = sorted(rng.permutation(CAMERAS)[:passed].tolist())
+    if sides is not None:
+        cameras = list(sides)
     photos = []
     for order, camera in enumerate(np.resize(cameras, images)):
         scene = scenes[camera]
@@ -113,11 +158,18 @@ def _photos_of(
                 person=person,
                 camera=int(camera) + 1,
                 gait=draw_gait(rng, people[person].arms),
-                yaw=float(rng.normal(scene.yaw, scene.yaw_spread) % 360),
+                yaw=_draw_yaw(rng, scene, sides is not None),
                 passer_by=int(rng.integers(len(people))) if rng.random() < PASSER_BY_SHARE else -1,
                 occluder=bool(rng.random() < OCCLUDER_SHARE),
+                projections=True,
                 true_views=False,
                 seed=0,
             )
         )
     return photos
+
+
+def _draw_yaw(rng: np.random.Generator, scene: Scene, usual_side: bool) -> float:
+    if not usual_side:
+        return float(rng.normal(scene.yaw, scene.yaw_spread) % 360)
+    return float((scene.yaw + np.clip(rng.normal(0, OPPOSITE_SPREAD), -OPPOSITE_MOST, OPPOSITE_MOST)) % 360)

@@ -10,9 +10,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from jgcl_ray.meshes.gait import ARMS
 from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, view_folder
 
 REVISION = 1  # of the rendering: raised when the same arguments draw other pictures
+REPORTED_SEED = 11
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,33 @@ class WalkersSize:
     true_views: int  # photos that are also taken from the seven other views
     height: int  # of the projections and true views, pixels; their width is half of it
     projections: bool = True  # False: photos alone, which is enough to learn identities from
+    opposite_share: float = 0.0  # of the training identities, that two cameras see from opposite sides and no other
+    test_views: int | None = None  # the only test photos with projections and true views; None: like training photos
+
+    def plan(self, seed: int) -> Plan:
+        """Which photos a set of this size consists of."""
+        return draw_plan(
+            self.train, self.test, self.images, self.true_views, seed, self.opposite_share, self.test_views
+        )
+
+    def made_of(self, seed: int) -> dict[str, Any]:
+        """What a rendered set says of itself; fields at their defaults are left out, older sets lack them."""
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        defaults = {field.name: field.default for field in fields(self)}
+        return {"revision": REVISION, "seed": seed} | {k: v for k, v in said.items() if v != defaults[k]}
 
 
+# Settings are tuned on seed 1 and reported on REPORTED_SEED, whose people, cameras and light no choice has seen.
 PRESETS = {
     "tiny": WalkersSize(train=16, test=8, images=8, true_views=0, height=96),
     "demo": WalkersSize(train=60, test=40, images=10, true_views=240, height=128),
+    # To tell recipes apart: 300 test people, for a standard error of mAP of about 1.3 points. 60 of the 200 training
+    # people are seen from opposite sides only: there views can teach what photos do not show. Of the test photos, 40
+    # queries of 40 people have projections and true views, to score views of people never trained on; the others have
+    # what retrieval needs, the photo.
+    "medium": WalkersSize(
+        train=200, test=300, images=8, true_views=240, height=128, opposite_share=0.3, test_views=40
+    ),
     "source": WalkersSize(train=120, test=4, images=10, true_views=0, height=128, projections=False),
     "full": WalkersSize(train=1000, test=500, images=16, true_views=400, height=256),
 }
@@ -66,9 +90,7 @@ def render(out: Path, size: WalkersSize, seed: int, workers: int | None = None) 
     Works in `out` + ".partial" and renames it at the end, so that a folder under its own name is complete. What an
     interrupted run has left there is kept. `workers`: processes, one for each core by default.
     """
-    made_of = {"revision": REVISION, "seed": seed, **asdict(size)}
-    if size.projections:  # a field that sets from before it lack
-        del made_of["projections"]
+    made_of = size.made_of(seed)
     if out.exists():
         if _manifest(out) == made_of:
             return
@@ -84,7 +106,7 @@ def render(out: Path, size: WalkersSize, seed: int, workers: int | None = None) 
             view_folder(partial / "meshes", split, view).mkdir(parents=True, exist_ok=True)
     (partial / "records").mkdir(exist_ok=True)
     write_json(partial / "walkers.json", made_of)
-    plan = draw_plan(size.train, size.test, size.images, size.true_views, seed)
+    plan = size.plan(seed)
     missing = [row for row in range(len(plan.photos)) if not (partial / "records" / f"{row}.npz").is_file()]
     count = workers if workers is not None else len(os.sched_getaffinity(0))
     with _progress("walkers", len(plan.photos), len(plan.photos) - len(missing)) as advance:
@@ -94,7 +116,7 @@ def render(out: Path, size: WalkersSize, seed: int, workers: int | None = None) 
     partial.rename(out)
 
 
-def _manifest(folder: Path) -> dict[str, int] | None:
+def _manifest(folder: Path) -> dict[str, Any] | None:
     file = folder / "walkers.json"
     return json.loads(file.read_text()) if file.is_file() else None
 
@@ -164,7 +186,7 @@ def _render_photo(plan: Plan, row: int, folder: Path, size: WalkersSize) -> None
     """Write one photo, its projections, and last its record."""
     photo, taken, height = plan.photos[row], take_photo(plan, row), size.height
     (folder / photo.path).write_bytes(taken.jpeg)
-    views = VIEWS if size.projections else ()
+    views = VIEWS if size.projections and photo.projections else ()
     for view, grey in zip(views, projections(taken.figure, taken.shot, views, height) if views else (), strict=True):
         name = Path(photo.name).with_suffix(".png")
         Image.fromarray(grey).save(view_folder(folder / "meshes", photo.mesh_split, view) / name, compress_level=4)
