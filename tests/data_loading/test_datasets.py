@@ -352,6 +352,16 @@ def test_fingerprint_tells_rows_apart():
     assert len({fingerprint("a", "b"), fingerprint("ab"), fingerprint("a"), fingerprint("a", "c")}) == 4
 
 
+def test_take_keeps_tracklets_and_times():
+    cameras, tracklets, times = np.array([1, 1, 2]), np.array([4, -1, 7]), np.array([0.5, np.nan, 2.0])
+    tracked = Split(Path("/"), ("a", "b", "c"), None, cameras, tracklets, times).take(np.array([0, 2]))
+    assert tracked.tracklets.tolist() == [4, 7] and tracked.times.tolist() == [0.5, 2.0]
+    single = Split(Path("/"), ("a", "b", "c"), None, cameras).take(np.array([True, False, True]))
+    assert single.tracklets is None and single.times is None
+    with pytest.raises(AssertionError):
+        Split(Path("/"), ("a", "b", "c"), None, cameras, tracklets[:2], times)
+
+
 def test_take_keeps_the_order():
     split = Split(Path("/d"), ("a", "b", "c"), np.array([4, 5, 6]), np.array([1, 2, 3]))
     for rows in (np.array([0, 2]), np.array([True, False, True])):

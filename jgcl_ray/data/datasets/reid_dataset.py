@@ -18,6 +18,7 @@ from jgcl_ray.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 UNKNOWN_CAMERA = -1
+NO_TRACKLET = -1
 NO_DATA = (".", "__MACOSX", "@eaDir")  # hidden files, and what macOS archives and Synology disks add
 
 
@@ -32,10 +33,14 @@ class Split:
     paths: tuple[str, ...]  # N, relative to folder, with forward slashes, strictly ascending
     identities: np.ndarray | None  # (N,) int64; 0 marks distractors; None where nobody labelled them
     cameras: np.ndarray  # (N,) int64, -1 unknown
+    # Of images cut out along tracks: numbers that no two tracks share, of whatever cameras; NO_TRACKLET for others.
+    tracklets: np.ndarray | None = None  # (N,) int64; None where nobody tracked
+    times: np.ndarray | None = None  # (N,) float64, seconds on the camera's own clock, nan unknown
 
     def __post_init__(self) -> None:
-        for labels in (self.cameras, self.identities):
+        for labels in (self.cameras, self.identities, self.tracklets):
             assert labels is None or (labels.dtype == np.int64 and labels.shape == (len(self.paths),))
+        assert self.times is None or (self.times.dtype == np.float64 and self.times.shape == (len(self.paths),))
         assert all(before < after for before, after in pairwise(self.paths)), "rows in order"
 
     def __len__(self) -> int:
@@ -53,9 +58,11 @@ class Split:
     def take(self, rows: np.ndarray) -> Split:
         """The split with only `rows`: (M,) ascending row numbers, or (N,) bool."""
         kept = np.arange(len(self))[rows]
-        identities = None if self.identities is None else self.identities[kept]
         paths = tuple(self.paths[row] for row in kept)
-        return replace(self, paths=paths, identities=identities, cameras=self.cameras[kept])
+        columns = {name: getattr(self, name) for name in ("identities", "cameras", "tracklets", "times")}
+        return replace(
+            self, paths=paths, **{name: column[kept] for name, column in columns.items() if column is not None}
+        )
 
 
 @dataclass(frozen=True, eq=False)
