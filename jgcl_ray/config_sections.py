@@ -300,6 +300,12 @@ class EncoderConfig(Section):
         True,
         description="Running statistics of their own for generated images; false mixes them with the real ones'.",
     )
+    batch_norm_group: int | None = Field(
+        None,
+        ge=2,
+        description="Images that batch norm counts as one batch in training, each that many in a row of a worker's "
+        "share: results do not depend on the number of workers, without collectives; null: the worker's whole share.",
+    )
 
 
 class GeneratorConfig(Section):

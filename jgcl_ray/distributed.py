@@ -118,6 +118,16 @@ def broadcast_module(module: torch.nn.Module, source: int = 0) -> None:
         _unflatten(flat, bucket)
 
 
+def average_buffers(module: torch.nn.Module) -> None:
+    """Replace each buffer of floating point by its mean over workers: running statistics of batch norm."""
+    if not _are_several():
+        return
+    for bucket in _buckets([buffer for buffer in module.buffers() if buffer.is_floating_point()]):
+        flat = _flatten(bucket)
+        dist.all_reduce(flat)
+        _unflatten(flat.div_(world_size()), bucket)
+
+
 def mean_over_workers(scalars: Mapping[str, float | torch.Tensor]) -> dict[str, float]:
     """Mean over workers of numbers under the same names on each of them, as Python floats: for the log."""
     if not scalars:

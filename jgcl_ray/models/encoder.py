@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from jgcl_ray.config import EncoderConfig
-from jgcl_ray.models.resnet import ARCHITECTURES, Domain, DomainBatchNorm, ResNet
+from jgcl_ray.models.batch_norm import Domain, DomainBatchNorm, group_statistics
+from jgcl_ray.models.resnet import ARCHITECTURES, ResNet
 
 CODE_CELLS = 4  # cells of the appearance code, from head to foot
 
@@ -45,6 +46,7 @@ class IdentityEncoder(nn.Module):
             nn.init.kaiming_normal_(self.embed.weight, mode="fan_out")
             nn.init.zeros_(self.embed.bias)
         self.embed_norm = DomainBatchNorm(self.embedding_width, config.separate_batch_norm)
+        group_statistics(self, config.batch_norm_group)
 
     def forward(self, image: torch.Tensor, domain: Domain = "real") -> EncoderOutput:
         """image (B, 3, H, W), ImageNet mean/std normalised; domain: whose batch-norm statistics are meant."""

@@ -15,8 +15,9 @@ from torch import nn
 
 from jgcl_ray.config import EncoderConfig
 from jgcl_ray.errors import UserError
+from jgcl_ray.models.batch_norm import DomainBatchNorm
 from jgcl_ray.models.encoder import IdentityEncoder
-from jgcl_ray.models.resnet import ARCHITECTURES, DomainBatchNorm
+from jgcl_ray.models.resnet import ARCHITECTURES
 
 State = Mapping[str, torch.Tensor]
 # What torch.load raises at files that are not, or no longer, its own; a text file is often read as pickle's opcodes.

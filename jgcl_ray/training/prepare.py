@@ -26,8 +26,8 @@ from jgcl_ray.meshes.estimated_bodies import EstimatedBodies, ensure_estimated, 
 from jgcl_ray.meshes.estimator import WEIGHTS, load_estimator
 from jgcl_ray.meshes.projections import open_projections
 from jgcl_ray.mlflow_mirror import masked
+from jgcl_ray.models.batch_norm import synchronise_statistics
 from jgcl_ray.models.networks import build_networks
-from jgcl_ray.models.resnet import synchronise_statistics
 from jgcl_ray.models.weights import load_weights
 from jgcl_ray.progress import tracked
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
@@ -110,8 +110,8 @@ def plan_run(config: Config) -> Plan:
             f"run.stages={','.join(config.run.stages)}, warmup.mode={config.warmup.mode}: the encoder would start "
             "random; give a checkpoint by run.init_from, ImageNet weights by encoder.weights=imagenet, or a warm-up"
         )
-    if not config.run.local:
-        _check_shares(config)
+    _check_shares(config)
+    _check_groups(config)
     return Plan(config, dataset, source)
 
 
@@ -287,15 +287,46 @@ def _joint_schedule(config: Config) -> ContrastSchedule | None:
     return config.cluster_contrast if config.joint.recipe == "cluster_contrast" else None
 
 
-def _check_shares(config: Config) -> None:
-    data, most, sizes = config.data, config.scaling.num_workers, {}
+def _batch_sizes(config: Config) -> dict[str, int]:
+    """Images of a batch over all workers, by the fields that set it, of the stages to run."""
+    data, sizes = config.data, {}
     if draws(config):
         sizes["data.batch_size"] = data.batch_size
     if any(stage == "warmup" or not config.draws_views(stage) for stage in config.run.stages):
         sizes["data.identities_per_batch x data.images_per_identity"] = (
             data.identities_per_batch * data.images_per_identity
         )
-    for workers in range(config.scaling.min_workers or most, most + 1):
+    return sizes
+
+
+def _possible_workers(config: Config) -> range:
+    if config.run.local:
+        return range(1, 2)
+    most = config.scaling.num_workers
+    return range(config.scaling.min_workers or most, most + 1)
+
+
+def _check_groups(config: Config) -> None:
+    group = config.encoder.batch_norm_group
+    if group is None:
+        return
+    if config.scaling.sync_batch_norm:
+        raise UserError(
+            f"encoder.batch_norm_group={group} and scaling.sync_batch_norm=true contradict each other: batch norm "
+            "counts groups of images or all workers' images as one batch; take one of the two"
+        )
+    for workers in _possible_workers(config):
+        for name, size in _batch_sizes(config).items():
+            if size // workers % group:
+                raise UserError(
+                    f"encoder.batch_norm_group={group} does not divide a worker's share of {size // workers} images "
+                    f"({name} = {size}, {workers} workers): change one of the three"
+                )
+
+
+def _check_shares(config: Config) -> None:
+    sizes = _batch_sizes(config)
+    for workers in _possible_workers(config):
         for name, size in sizes.items():
             if size % workers:
                 raise UserError(

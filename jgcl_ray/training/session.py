@@ -18,7 +18,7 @@ from jgcl_ray.data.datasets import ReidDataset
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.loaders import ExtractionLoader
 from jgcl_ray.data.samplers import Shard
-from jgcl_ray.distributed import broadcast_module, rank
+from jgcl_ray.distributed import average_buffers, broadcast_module, rank
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.projections import ProjectionSource
 from jgcl_ray.models.networks import Networks
@@ -133,7 +133,13 @@ class Session:
         return torch.from_numpy(self.labels.weights[index.cpu().numpy()]).to(index.device)
 
     def equalise(self) -> None:
-        """The first worker's batch-norm statistics on all: before features, evaluation and checkpoints."""
+        """One encoder on all workers: before features, evaluation and checkpoints. A collective.
+
+        Running statistics are the first worker's; where batch norm counts in groups, the mean over the workers, as
+        one worker with all groups has it.
+        """
+        if self.config.encoder.batch_norm_group is not None:
+            average_buffers(self.networks.encoder)
         broadcast_module(self.networks.encoder)
 
     @contextmanager

@@ -22,7 +22,7 @@ from jgcl_ray.data.samplers import EpochShare, identity_batches, share, shuffled
 from jgcl_ray.losses.cluster_contrast import cluster_contrast
 from jgcl_ray.losses.joint import Terms
 from jgcl_ray.memory_bank import MemoryBank, build_memory_bank
-from jgcl_ray.models.resnet import share_statistics
+from jgcl_ray.models.batch_norm import share_statistics
 from jgcl_ray.training.optim import set_learning_rate
 from jgcl_ray.training.precision import autocast, laid_out
 from jgcl_ray.training.session import Session, TrainingData

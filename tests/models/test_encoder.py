@@ -11,9 +11,9 @@ import torch
 from worker_group import run_workers
 
 from jgcl_ray.config import EncoderConfig
-from jgcl_ray.distributed import sum_over_workers
+from jgcl_ray.distributed import average_buffers, sum_over_workers
+from jgcl_ray.models.batch_norm import DomainBatchNorm, group_statistics, synchronise_statistics
 from jgcl_ray.models.encoder import GeneralisedMean, IdentityEncoder
-from jgcl_ray.models.resnet import DomainBatchNorm, synchronise_statistics
 
 
 def make_encoder(**fields: Any) -> IdentityEncoder:
@@ -72,6 +72,25 @@ def test_generalised_mean_is_the_mean_for_power_one_and_near_the_maximum_for_a_l
     torch.testing.assert_close(pool(x), x.mean((2, 3), keepdim=True))
     pool.power.data.fill_(60.0)
     torch.testing.assert_close(pool(x), x.amax((2, 3), keepdim=True), rtol=0.1, atol=0)
+
+
+def test_generalised_mean_learns_its_power() -> None:
+    encoder = make_encoder(pooling="gem", embedding=8).train()
+    encoder(torch.randn(4, 3, 64, 32)).embedding.square().sum(0)[0].backward()
+    assert "pool.power" in dict(encoder.named_parameters())
+    assert encoder.pool.power.grad is not None and encoder.pool.power.grad.abs() > 0
+
+
+def test_generalised_mean_has_the_gradient_of_its_formula() -> None:
+    pool, x = GeneralisedMean(), torch.rand(2, 3, 4, 5) + 0.1
+    slope, step = torch.randn(2, 3, 1, 1), 1e-3
+    (pool(x) * slope).sum().backward()
+
+    def value(power: float) -> torch.Tensor:
+        return (x.double().pow(power).mean((2, 3), keepdim=True).pow(1 / power) * slope).sum()
+
+    numeric = (value(3 + step) - value(3 - step)) / (2 * step)
+    torch.testing.assert_close(pool.power.grad, numeric.float(), rtol=1e-3, atol=1e-5)
 
 
 def test_ibn_a_norms_half_of_the_first_norm_by_instance_in_three_stages() -> None:
@@ -148,6 +167,61 @@ def _shares_of_an_encoder(rank: int, join: Callable[[], None]) -> None:
     whole = run(slice(None))
     join()
     half = run([slice(0, 2), slice(2, 6)][rank])
+    for (name, ours), (_, theirs) in zip(half.named_parameters(), whole.named_parameters(), strict=True):
+        total = sum_over_workers(ours.grad)
+        assert (total - theirs.grad).norm() <= 1e-4 * theirs.grad.norm() + 1e-4, name
+    for (name, ours), (_, theirs) in zip(half.named_buffers(), whole.named_buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_groups_are_normalised_each_by_itself() -> None:
+    x = torch.randn(6, 4, 3, 2, generator=torch.Generator().manual_seed(2)).mul(3).add(1)
+    norm = DomainBatchNorm(4, separate=True).train()
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    group_statistics(norm, 2)
+    means, variances, expected = [], [], []
+    for group in (x[0:2], x[2:4], x[4:6]):
+        mean, var = group.mean((0, 2, 3), keepdim=True), group.var((0, 2, 3), correction=0, keepdim=True)
+        scaled = norm.weight.view(1, -1, 1, 1) * (group - mean) / (var + 1e-5).sqrt() + norm.bias.view(1, -1, 1, 1)
+        expected.append(scaled)
+        means.append(mean.flatten())
+        variances.append(group.var((0, 2, 3)))
+    torch.testing.assert_close(norm(x, "generated"), torch.cat(expected), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.generated_mean, 0.1 * torch.stack(means).mean(0))
+    torch.testing.assert_close(norm.generated_var, 0.9 + 0.1 * torch.stack(variances).mean(0))
+    assert norm.running_mean.count_nonzero() == 0 and norm.num_batches_tracked == 0
+    norm(x, "real")
+    assert norm.num_batches_tracked == 1
+    with pytest.raises(ValueError, match="5 images does not divide into batch-norm groups of 2"):
+        norm(x[:5], "real")
+    norm.eval()
+    assert norm(x[:5], "real").shape == (5, 4, 3, 2)
+
+
+def test_groups_make_an_encoder_blind_to_the_number_of_workers(tmp_path: Path) -> None:
+    run_workers(2, _groups_of_an_encoder, tmp_path)
+
+
+def _groups_of_an_encoder(rank: int, join: Callable[[], None]) -> None:
+    """64 images in groups of 16: on one worker, or 32 on each of two. In float64, as above."""
+    x = torch.randn(64, 3, 32, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    slope = torch.randn(64, 16, generator=torch.Generator().manual_seed(3))
+
+    def run(rows: slice, group: int | None = 16) -> IdentityEncoder:
+        encoder = make_encoder(embedding=16, batch_norm_group=group).double()
+        encoder.embed_norm.float()
+        out = encoder.train()(x[rows])
+        ((out.embedding * slope[rows]).sum() + out.code.square().mean(1).sum()).backward()
+        return encoder
+
+    whole, ungrouped = run(slice(None)), run(slice(None), None)
+    gradient = whole.backbone.conv1.weight.grad
+    assert (gradient - ungrouped.backbone.conv1.weight.grad).norm() > 0.01 * gradient.norm()
+    join()
+    half = run([slice(0, 32), slice(32, 64)][rank])
+    average_buffers(half)
     for (name, ours), (_, theirs) in zip(half.named_parameters(), whole.named_parameters(), strict=True):
         total = sum_over_workers(ours.grad)
         assert (total - theirs.grad).norm() <= 1e-4 * theirs.grad.norm() + 1e-4, name

@@ -199,6 +199,14 @@ def test_stages_go_by_either_name(walkers: Path, tmp_path: Path) -> None:
     assert configured(walkers, tmp_path, "run.stages=[warmup, generator, joint]").run.stages[1] == "generation"
 
 
+def test_batch_norm_groups_that_do_not_fit_are_refused(walkers: Path, tmp_path: Path) -> None:
+    group = "encoder.batch_norm_group=3"
+    with pytest.raises(UserError, match=r"batch_norm_group=3 does not divide a worker's share of \d+ images"):
+        plan_run(configured(walkers, tmp_path, group))
+    with pytest.raises(UserError, match="contradict"):
+        plan_run(configured(walkers, tmp_path, group, "scaling.sync_batch_norm=true"))
+
+
 @pytest.mark.slow
 def test_two_workers_do_what_one_does(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with its half of every batch: labels, losses and scores are the same, in all three stages."""
