@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,8 @@ from jgcl_ray.atomic import one_at_a_time
 from jgcl_ray.cache import cache_folder
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.smpl_files import read_smpl
+
+REFERENCE_SHAPE = (0.5, 0.6, 0.5, 0.5, 0.5, 0.5)  # AnnyBody.PHENOTYPES of the body of reference
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,14 @@ class BodyModel(Protocol):
 
     faces: np.ndarray  # (F, 3) int32
     num_joints: int  # J
+
+    @property
+    def reference(self) -> np.ndarray:
+        """Where each vertex lies on the unposed body of reference, (V, 3) float32, metres.
+
+        x to the body's left, y backwards, z up; the body is symmetric but for centimetres under x -> -x.
+        """
+        ...
 
     def posed(self, shape: np.ndarray, pose: np.ndarray) -> PosedBodies:
         """The bodies of shape (B, S) with rotations of the joints (B, J, 3, 3), the root first."""
@@ -63,6 +73,12 @@ class AnnyBody:
         self.joints: dict[str, int] = {name: row for row, name in enumerate(self._model.bone_labels)}
         self.faces = np.ascontiguousarray(self._model.get_triangular_faces().numpy().astype(np.int32))
         self.num_joints = len(self.joints)
+
+    @cached_property
+    def reference(self) -> np.ndarray:
+        """See BodyModel: an adult of mean shape in the reference pose, the origin between the hip joints."""
+        pose = np.tile(np.eye(3, dtype=np.float32), (1, self.num_joints, 1, 1))
+        return self.vertices(np.array([REFERENCE_SHAPE], np.float32), pose)[0]
 
     def posed(self, shape: np.ndarray, pose: np.ndarray) -> PosedBodies:
         """See BodyModel."""
@@ -172,6 +188,8 @@ class SMPLBody:
         self.num_joints = len(arrays.parents)
         self.num_betas = arrays.shape_directions.shape[2]
         self._path = path
+        x, y, z = arrays.template.T
+        self.reference = np.stack([x, -z, y], axis=1).astype(np.float32)  # mean shape, rest pose (BodyModel's axes)
         self._template = torch.from_numpy(arrays.template)
         self._shape_directions = torch.from_numpy(arrays.shape_directions)
         self._pose_directions = torch.from_numpy(arrays.pose_directions).flatten(0, 1).T.contiguous()

@@ -29,6 +29,7 @@ from jgcl_ray.meshes.renderers import (
     open_renderer,
     render_grey,
     resolve_renderer,
+    see_reference,
     to_uint8,
 )
 
@@ -95,14 +96,26 @@ class ParameterProjections:
         self._height, self._width = height, width
         self._last: tuple[int, PreparedMesh, list[Camera]] | None = None
 
+    knows_bodies = True
+
     def load(self, row: int, view: int) -> np.ndarray:
         """See ProjectionSource. The last body stays ready: its other views come without building its tree again."""
+        prepared, camera = self._ready(row, view)
+        return to_uint8(render_grey(prepared, [camera], self._height, self._width).grey[0])
+
+    def coordinates(self, row: int, view: int) -> np.ndarray:
+        """See ProjectionSource."""
+        prepared, camera = self._ready(row, view)
+        fragments = prepared.fragments([camera], self._height, self._width)
+        return see_reference(fragments, prepared.mesh, self._bodies.model.reference)[0]
+
+    def _ready(self, row: int, view: int) -> tuple[PreparedMesh, Camera]:
         column = VIEWS.index(view)
         if self._last is None or self._last[0] != row:
             (scene,) = self._bodies.scenes([self._rows[row]], [VIEWS], self._height, self._width)
             self._last = row, self._renderer.prepare(scene.mesh), list(scene.cameras)
         _, prepared, cameras = self._last
-        return to_uint8(render_grey(prepared, [cameras[column]], self._height, self._width).grey[0])
+        return prepared, cameras[column]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}  # a search tree does not travel to another process

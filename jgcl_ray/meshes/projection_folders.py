@@ -21,6 +21,7 @@ from jgcl_ray.errors import UserError
 
 VIEWS: tuple[int, ...] = (0, *NOVEL_VIEWS)
 SplitName = Literal["train", "test"]
+TRUTH = "views.npz"  # beside the walkers' folder of projections: their true parameters
 # Proportions that differ from the images' by this factor are those of another field: of a square crop, say.
 MAX_DISPROPORTION = 1.9
 
@@ -34,7 +35,10 @@ class FolderProjections:
     """Pictures in the GCL authors' layout, all of which are checked to be there and of the right size.
 
     `proportion`: height over width of the network's input. `images`: the photos' folder, which these must not be.
+    Grey pictures do not tell which point of the body a pixel sees.
     """
+
+    knows_bodies = False
 
     def __init__(
         self, root: Path, names: Sequence[str], split: SplitName, proportion: float, images: Path | None = None
@@ -58,6 +62,13 @@ class FolderProjections:
         if grey.shape != tuple(self._sizes[row]):
             raise UserError(f"{path} is {_size(grey.shape)} now and was {_size(self._sizes[row])}: draw it again")
         return grey
+
+    def coordinates(self, row: int, view: int) -> np.ndarray:
+        """UserError: see `knows_bodies` of ProjectionSource."""
+        raise UserError(
+            f"{self._folders[0].parent} holds pictures of bodies, which do not tell what point of the body a pixel "
+            "sees: take meshes.source=parameters or estimated, or the generator without the surface"
+        )
 
     def _path(self, row: int, column: int) -> Path:
         name = self._names[row]

@@ -15,16 +15,29 @@ import numpy as np
 
 from jgcl_ray.config import DataConfig, MeshesConfig
 from jgcl_ray.errors import UserError, exit_on_user_error
-from jgcl_ray.meshes.projection_folders import FolderProjections, SplitName
+from jgcl_ray.meshes.projection_folders import TRUTH, FolderProjections, SplitName
 
 
 class ProjectionSource(Protocol):
     """Where projections come from."""
 
+    @property
+    def knows_bodies(self) -> bool:
+        """Whether `coordinates` can tell; pictures of bodies in folders cannot."""
+        ...
+
     def load(self, row: int, view: int) -> np.ndarray:
         """The mesh of the person in image `row` turned by `view` degrees (one of VIEWS): uint8 (h, w), grey.
 
         It covers the image's field exactly, whatever h and w are.
+        """
+        ...
+
+    def coordinates(self, row: int, view: int) -> np.ndarray:
+        """Which point of the body of reference each pixel sees, for the image in `row` turned by `view` degrees.
+
+        float16 (H, W, 3) of the images' size, metres, axes as in BodyModel.reference; NaN where it sees no body.
+        UserError where bodies are not known (`knows_bodies`).
         """
         ...
 
@@ -71,6 +84,10 @@ def open_projections(
             "meshes.root is not set: give the folder that holds train/render, train/render_45, ..., or have the "
             "bodies estimated by meshes.source=estimated"
         )
+    if meshes.source == "walkers" and (root.parent / TRUTH).is_file():
+        from jgcl_ray.meshes.walker_bodies import WalkersProjections
+
+        return WalkersProjections(root, names, split, data.height, data.width, images or data.root)
     return FolderProjections(root, names, split, data.height / data.width, images or data.root)
 
 

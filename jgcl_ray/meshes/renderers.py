@@ -156,6 +156,16 @@ def interpolate(fragments: Fragments, mesh: Mesh, attribute: np.ndarray) -> np.n
     return np.einsum("hk,hkc->hc", fragments.barycentric[mask], corners, dtype=np.float32)
 
 
+def see_reference(fragments: Fragments, mesh: Mesh, reference: np.ndarray) -> np.ndarray:
+    """Which point of the body of reference each pixel sees: (V, H, W, 3) float16, metres, NaN where it sees none.
+
+    `reference` (vertices, 3): BodyModel.reference. float16 holds it to half a millimetre.
+    """
+    seen = np.full((*fragments.face.shape, 3), np.nan, np.float16)
+    seen[fragments.mask] = interpolate(fragments, mesh, reference)
+    return seen
+
+
 def lambert(
     fragments: Fragments, mesh: Mesh, cameras: Sequence[Camera], light: Light, normals: np.ndarray | None = None
 ) -> np.ndarray:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.cameras import Camera, Mesh
 from jgcl_ray.meshes.gait import Gait, joint_rotations
 from jgcl_ray.meshes.projection_folders import VIEWS
-from jgcl_ray.meshes.renderers import EmbreeMesh, render_grey, to_uint8
+from jgcl_ray.meshes.renderers import EmbreeMesh, render_grey, see_reference, to_uint8
 
 REVISION = 1  # of the pictures: raised when the same size gives others
 STEP = 15  # degrees between two sides
@@ -51,7 +52,10 @@ class UprightProjections:
     The eight views are that body turned by 0, 45, ... 315 degrees before the same camera.
     """
 
+    knows_bodies = True
+
     def __init__(self, names: Sequence[str], height: int, width: int) -> None:
+        self._height, self._width = height, width
         self._pictures = upright_pictures(height, width)
         self._drawn = np.array([_draw(name) for name in names], np.int64).reshape(-1, 2)
 
@@ -61,33 +65,66 @@ class UprightProjections:
         body, side = self._drawn[row]
         return np.asarray(self._pictures[body, (side + view // STEP) % SIDES])
 
+    def coordinates(self, row: int, view: int) -> np.ndarray:
+        """See ProjectionSource."""
+        VIEWS.index(view)
+        body, side = self._drawn[row]
+        return np.asarray(upright_coordinates(self._height, self._width)[body, (side + view // STEP) % SIDES])
+
 
 @lru_cache(maxsize=2)
 def upright_pictures(height: int, width: int) -> np.ndarray:
     """Every body from every side, (BODIES, SIDES, H, W) uint8 grey; drawn on first use into the cache, read-only."""
     file = cache_folder() / f"upright-{height}x{width}-r{REVISION}.npy"
+    return _kept(file, draw_pictures, np.dtype(np.uint8), (BODIES, SIDES, height, width))
+
+
+@lru_cache(maxsize=2)
+def upright_coordinates(height: int, width: int) -> np.ndarray:
+    """The point of the body of reference that each of those pixels sees, (BODIES, SIDES, H, W, 3) float16."""
+    file = cache_folder() / f"upright-coordinates-{height}x{width}-r{REVISION}.npy"
+    return _kept(file, draw_coordinates, np.dtype(np.float16), (BODIES, SIDES, height, width, 3))
+
+
+def _kept(
+    file: Path, make: Callable[[int, int], np.ndarray], dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> np.ndarray:
     if not file.is_file():
-        _write(draw_pictures(height, width), file)
+        _write(make(shape[2], shape[3]), file)
     try:
-        pictures: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)  # one copy for all processes
+        kept: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)  # one copy for all processes
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{file} is damaged ({error}): delete it, it will be drawn again") from None
-    if pictures.dtype != np.uint8 or pictures.shape != (BODIES, SIDES, height, width):
-        raise UserError(f"{file} holds {pictures.dtype} {pictures.shape}: delete it, it will be drawn again")
-    return pictures
+    if kept.dtype != dtype or kept.shape != shape:
+        raise UserError(f"{file} holds {kept.dtype} {kept.shape}: delete it, it will be drawn again")
+    return kept
 
 
 def draw_pictures(height: int, width: int) -> np.ndarray:
     """What `upright_pictures` keeps; takes seconds."""
-    body = anny_body()
-    shapes = np.repeat(np.array(BUILDS, np.float32), len(INSTANTS), axis=0)
-    poses = np.tile(_poses(), (len(BUILDS), 1, 1, 1))
     pictures = np.empty((BODIES, SIDES, height, width), np.uint8)
-    for picture, vertices in zip(pictures, body.vertices(shapes, poses), strict=True):
-        standing = Mesh(vertices - np.array([0, 0, vertices[:, 2].min()], np.float32), body.faces)
+    for picture, standing in zip(pictures, _standing(), strict=True):
         cameras = _cameras(standing, height, width)
         picture[:] = to_uint8(render_grey(EmbreeMesh(standing), cameras, height, width).grey)
     return pictures
+
+
+def draw_coordinates(height: int, width: int) -> np.ndarray:
+    """What `upright_coordinates` keeps; takes seconds."""
+    seen = np.empty((BODIES, SIDES, height, width, 3), np.float16)
+    for of_body, standing in zip(seen, _standing(), strict=True):
+        fragments = EmbreeMesh(standing).fragments(_cameras(standing, height, width), height, width)
+        of_body[:] = see_reference(fragments, standing, anny_body().reference)
+    return seen
+
+
+def _standing() -> Iterator[Mesh]:
+    """Each of BODIES, its feet on z = 0."""
+    body = anny_body()
+    shapes = np.repeat(np.array(BUILDS, np.float32), len(INSTANTS), axis=0)
+    poses = np.tile(_poses(), (len(BUILDS), 1, 1, 1))
+    for vertices in body.vertices(shapes, poses):
+        yield Mesh(vertices - np.array([0, 0, vertices[:, 2].min()], np.float32), body.faces)
 
 
 def _poses() -> np.ndarray:

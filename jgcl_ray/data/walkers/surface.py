@@ -13,9 +13,7 @@ from functools import lru_cache
 import numpy as np
 import scipy.sparse
 
-from jgcl_ray.meshes.body_models import AnnyBody, anny_body
-
-_REFERENCE_SHAPE = (0.5, 0.6, 0.5, 0.5, 0.5, 0.5)
+from jgcl_ray.meshes.body_models import REFERENCE_SHAPE, AnnyBody, anny_body
 
 # Heights on the body of reference.
 HIP, KNEE, ANKLE = 0.0, -0.433, -0.863
@@ -44,8 +42,8 @@ def surface() -> Surface:
 
     body = anny_body()
     pose = np.tile(np.eye(3), (1, len(body.joints), 1, 1))
-    vertices = body.vertices(np.array([_REFERENCE_SHAPE]), pose)[0]
-    heads = body.joint_positions(np.array([_REFERENCE_SHAPE]), pose)[0]
+    vertices = body.reference
+    heads = body.joint_positions(np.array([REFERENCE_SHAPE]), pose)[0]
     parts = {
         "is_arm": _skinned(body, ("shoulder01", "upperarm", "lowerarm")),
         "is_hand": _skinned(body, ("wrist", "finger", "metacarpal")),
