@@ -67,7 +67,7 @@ def test_file_and_last_line_hold_the_scores(call: Call, run: Path, photos: Path,
     code, out, _ = call("--checkpoint", run, "--data", "market1501", "--root", photos, "--json", target)
     document = json.loads(target.read_text())
     query, gallery, labels = scored(run, photos)
-    expected = rank(query, gallery, *vars(labels).values())
+    expected = rank(query, gallery, *labels.arrays)
     assert code == 0
     assert out.splitlines()[-1] == f"mAP {expected.mAP:.4f} rank-1 {expected.cmc[0]:.4f}"
     assert document["mAP"] == pytest.approx(expected.mAP, abs=1e-6)
@@ -90,7 +90,7 @@ def test_reranked_and_camera_by_camera(call: Call, run: Path, photos: Path, tmp_
     query, gallery, labels = scored(run, photos)
     assert code == 0
     assert document["mAP"] == pytest.approx(rank_by(rerank(query, gallery), labels).mAP, abs=1e-6)
-    assert document["before_reranking"]["mAP"] == pytest.approx(rank(query, gallery, *vars(labels).values()).mAP)
+    assert document["before_reranking"]["mAP"] == pytest.approx(rank(query, gallery, *labels.arrays).mAP)
     assert len(document["before_reranking"]["cmc"]) == len(document["cmc"]) == 50
     places = [(a, b) for a in (1, 2, 3) for b in (1, 2, 3) if a != b]
     assert [(pair["query_camera"], pair["gallery_camera"]) for pair in document["cross_camera"]] == places

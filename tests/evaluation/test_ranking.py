@@ -10,19 +10,20 @@ import torch
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation import ranking
-from jgcl_ray.evaluation.ranking import Labels, euclidean, rank, rank_camera_pairs
+from jgcl_ray.evaluation.ranking import Labels, RankingProtocol, euclidean, rank, rank_by, rank_camera_pairs
 
 DATA = Path(__file__).parents[1] / "data"
 
 
-def slow_rank(query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras, topk):
+def slow_rank(query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras, topk, protocol="market"):
     """As one would explain it: sort, strike out, walk down the list."""
     average_precisions, first_ranks, penalties = [], [], []
     for feature, identity, camera in zip(query, query_ids, query_cameras, strict=True):
         distances = np.linalg.norm(gallery - feature, axis=1)
         found = []
         for row in np.argsort(distances, kind="stable"):
-            if gallery_ids[row] == -1 or (gallery_ids[row] == identity and gallery_cameras[row] == camera):
+            own = protocol == "cross_camera" or gallery_ids[row] == identity
+            if gallery_ids[row] == -1 or (own and gallery_cameras[row] == camera):
                 continue
             found.append(gallery_ids[row] == identity)
         hits = [position + 1 for position, right in enumerate(found) if right]
@@ -43,8 +44,9 @@ def test_authors_numbers() -> None:
         np.testing.assert_allclose(result.cmc, golden["cmc"], atol=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_equals_the_slow_version(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("protocol", ["market", "cross_camera"])
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_the_slow_version(seed: int, protocol: RankingProtocol, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random features with ties, junk, distractors and queries without a match, in chunks of a few queries."""
     random = np.random.default_rng(seed)
     q, g = 23, 90
@@ -53,8 +55,8 @@ def test_equals_the_slow_version(seed: int, monkeypatch: pytest.MonkeyPatch) -> 
     cams = random.integers(1, 4, q + g)
     monkeypatch.setattr(ranking, "_CHUNK_BYTES", 5 * 4 * g)
     arguments = (features[:q], features[q:], ids[:q], ids[q:], cams[:q], cams[q:])
-    result = rank(*arguments, topk=10)
-    mAP, cmc, mINP, queries = slow_rank(*arguments, topk=10)
+    result = rank(*arguments, topk=10, protocol=protocol)
+    mAP, cmc, mINP, queries = slow_rank(*arguments, topk=10, protocol=protocol)
     assert result.mAP == pytest.approx(mAP, abs=1e-12)
     assert result.mINP == pytest.approx(mINP, abs=1e-12)
     assert result.queries == queries
@@ -62,6 +64,36 @@ def test_equals_the_slow_version(seed: int, monkeypatch: pytest.MonkeyPatch) -> 
     assert np.nanmean(result.average_precisions) == pytest.approx(mAP, abs=1e-12)
     assert np.isnan(result.average_precisions).sum() == (result.first_matches == 0).sum() == q - queries
     assert (result.first_matches[result.first_matches > 0] == 1).mean() == pytest.approx(cmc[0], abs=1e-12)
+
+
+def test_only_the_own_camera_sets_the_protocols_apart() -> None:
+    """A stranger by the query's camera, nearer than the match, counts by Market's rule alone."""
+    features = np.array([[0, 0], [0.1, 0], [0.2, 0]], np.float32)
+    given = (features[:1], features[1:], np.array([1]), np.array([2, 1]), np.array([1]), np.array([1, 2]))
+    assert rank(*given).mAP == rank(*given, protocol="market").mAP == 0.5
+    assert rank(*given, protocol="cross_camera").mAP == 1
+    with pytest.raises(ValueError, match="expected one of market, cross_camera"):
+        rank(*given, protocol="both")  # type: ignore[arg-type]
+
+
+def test_chosen_matches_leave_the_others_out() -> None:
+    """As if the gallery did not hold them: the slow version on what is left."""
+    random = np.random.default_rng(3)
+    q, g = 12, 60
+    features = random.integers(-2, 3, (q + g, 4)).astype(np.float32)
+    ids, cams, kinds = random.integers(0, 6, q + g), random.integers(1, 4, q + g), random.integers(0, 2, g)
+    labels = Labels.of(ids[:q], ids[q:], cams[:q], cams[q:])
+    matches = rank_by(euclidean(features[:q], features[q:]), labels).matches
+    found = matches.average_precisions(kinds[matches.rows] == 1)
+    for query in range(q):
+        kept = (ids[q:] != ids[query]) | (kinds == 1)
+        alone = [query], q + np.flatnonzero(kept)
+        if not ((ids[alone[1]] == ids[query]) & (cams[alone[1]] != cams[query])).any():
+            assert np.isnan(found[query])
+            continue
+        expected = slow_rank(*(part[rows] for part in (features, ids, cams) for rows in alone), topk=1)[0]
+        assert found[query] == pytest.approx(expected, abs=1e-12)
+    assert labels.matches().tolist() == np.bincount(matches.queries, minlength=q).tolist()
 
 
 def test_pairs_of_cameras_equal_the_slow_version_on_each(monkeypatch: pytest.MonkeyPatch) -> None:
