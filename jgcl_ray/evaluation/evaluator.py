@@ -13,7 +13,7 @@ from jgcl_ray.batches import ImageBatch, PseudoLabels
 from jgcl_ray.data.datasets import Split
 from jgcl_ray.distributed import rank as worker
 from jgcl_ray.distributed import sum_over_workers
-from jgcl_ray.evaluation.ranking import rank
+from jgcl_ray.evaluation.ranking import RankingProtocol, rank
 from jgcl_ray.pseudo_labels.extract import extract_features
 
 
@@ -37,11 +37,12 @@ def evaluate(
     gallery: Split,
     query_batches: Iterable[ImageBatch],
     gallery_batches: Iterable[ImageBatch],
+    protocol: RankingProtocol = "market",
 ) -> Scores:
-    """Market protocol on two splits, this worker's shards of which are given. A collective; equal on every worker."""
+    """Of two splits, this worker's shards of which are given. A collective; equal on every worker."""
     query_features = extract_features(encoder, query_batches, len(query))
     gallery_features = extract_features(encoder, gallery_batches, len(gallery))
-    return _on_first_worker(query_features.numpy(), gallery_features.numpy(), query, gallery)
+    return _on_first_worker(query_features.numpy(), gallery_features.numpy(), query, gallery, protocol)
 
 
 def validate(features: torch.Tensor, labels: PseudoLabels, cameras: np.ndarray) -> Scores | None:
@@ -68,14 +69,13 @@ def validate(features: torch.Tensor, labels: PseudoLabels, cameras: np.ndarray) 
 
 
 def _on_first_worker(
-    query_features: np.ndarray, gallery_features: np.ndarray, query: Split, gallery: Split
+    query_features: np.ndarray, gallery_features: np.ndarray, query: Split, gallery: Split, protocol: RankingProtocol
 ) -> Scores:
     assert query.identities is not None and gallery.identities is not None
     numbers = torch.zeros(4, dtype=torch.float64)
     if worker() == 0:
-        result = rank(
-            query_features, gallery_features, query.identities, gallery.identities, query.cameras, gallery.cameras
-        )
+        labels = query.identities, gallery.identities, query.cameras, gallery.cameras
+        result = rank(query_features, gallery_features, *labels, protocol=protocol)
         numbers[:] = torch.tensor([result.mAP, result.cmc[0], result.mINP, result.queries])
     mAP, rank1, mINP, queries = sum_over_workers(numbers).tolist()
     return Scores(mAP, rank1, mINP, int(queries))

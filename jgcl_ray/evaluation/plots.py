@@ -64,15 +64,18 @@ def chance_cmc(labels: Labels, topk: int) -> np.ndarray:
     With m matches among the n images that count, none is among the first k with the probability (n-m)/n *
     (n-m-1)/(n-1) * ... of k factors.
     """
-    of_person = Counter(labels.gallery_identities.tolist())
-    of_pair = Counter(zip(labels.gallery_identities.tolist(), labels.gallery_cameras.tolist(), strict=True))
-    counted = len(labels.gallery_identities) - of_person[JUNK]
+    known = labels.gallery_identities != JUNK
+    cameras = labels.gallery_cameras[known].tolist()
+    of_camera, of_pair = (
+        Counter(cameras),
+        Counter(zip(labels.gallery_identities[known].tolist(), cameras, strict=True)),
+    )
     misses = []
-    for identity, camera in zip(labels.query_identities.tolist(), labels.query_cameras.tolist(), strict=True):
-        dropped = of_pair[identity, camera]
-        matches = of_person[identity] - dropped
-        if identity != JUNK and matches:
-            n = counted - dropped - np.arange(topk)
+    queries = zip(labels.query_identities.tolist(), labels.query_cameras.tolist(), labels.matches(), strict=True)
+    for identity, camera, matches in queries:
+        if matches:
+            own = of_camera[camera] if labels.protocol == "cross_camera" else of_pair[identity, camera]
+            n = len(cameras) - own - np.arange(topk)
             misses.append(np.cumprod(np.clip(n - matches, 0, None) / np.maximum(n, 1)))
     return 1 - np.mean(misses, axis=0)
 

@@ -11,19 +11,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numba
 import numpy as np
 
+from jgcl_ray.data.datasets.reid_dataset import RankingProtocol
 from jgcl_ray.errors import UserError
 from jgcl_ray.pseudo_labels._rows import available_threads, over_rows
 
 JUNK = -1  # identity of gallery images that are neither right nor wrong
 
-# What a query's ranking leaves out, besides junk. market: the images of its own identity and camera (Zheng et al.,
-# ICCV 2015). cross_camera: all images of its camera, as usual for sets of two cameras.
-RankingProtocol = Literal["market", "cross_camera"]
 PROTOCOLS: tuple[RankingProtocol, ...] = get_args(RankingProtocol)
 
 _CHUNK_BYTES = 256 * 2**20  # of distances held at a time

@@ -185,13 +185,13 @@ class Loop:
         return numbers
 
     def score_test(self) -> Scores:
-        """Market protocol on query and gallery. A collective."""
-        query, gallery = self.session.data.dataset.query, self.session.data.dataset.gallery
+        """On query and gallery, by the data set's protocol. A collective."""
+        dataset, encoder = self.session.data.dataset, self.session.networks.encoder
+        query, gallery = dataset.query, dataset.gallery
         assert query is not None and gallery is not None
+        of_query, of_gallery = self.batches_of(query), self.batches_of(gallery)
         with autocast(self.config.precision, self.session.device):
-            return evaluate(
-                self.session.networks.encoder, query, gallery, self.batches_of(query), self.batches_of(gallery)
-            )
+            return evaluate(encoder, query, gallery, of_query, of_gallery, dataset.protocol)
 
     def score_validation(self) -> Scores | None:
         """On the data set's own validation list, else on training images by camera and pseudo label."""

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from jgcl_ray.data.datasets.reid_dataset import RankingProtocol
 from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation import ranking
-from jgcl_ray.evaluation.ranking import Labels, RankingProtocol, euclidean, rank, rank_by, rank_camera_pairs
+from jgcl_ray.evaluation.ranking import Labels, euclidean, rank, rank_by, rank_camera_pairs
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -13,6 +13,7 @@ from evaluation_data import LABELLING
 from PIL import Image
 
 from jgcl_ray.config import PseudoLabelsConfig
+from jgcl_ray.data.datasets.reid_dataset import RankingProtocol
 from jgcl_ray.evaluation import report
 from jgcl_ray.evaluation.assessment import Assessment
 from jgcl_ray.evaluation.clusters import cluster_gallery, for_gallery, telling
@@ -47,10 +48,15 @@ def test_few_queries_are_shown_once_each(number: int) -> None:
     assert sorted(every) == list(range(number))
 
 
-def test_chance_is_the_mean_of_random_orders() -> None:
+@pytest.mark.parametrize("protocol", ["market", "cross_camera"])
+def test_chance_is_the_mean_of_random_orders(protocol: RankingProtocol) -> None:
     random = np.random.default_rng(1)
     labels = Labels.of(
-        random.integers(-1, 5, 12), random.integers(-1, 5, 40), random.integers(1, 4, 12), random.integers(1, 4, 40)
+        random.integers(-1, 5, 12),
+        random.integers(-1, 5, 40),
+        random.integers(1, 4, 12),
+        random.integers(1, 4, 40),
+        protocol=protocol,
     )
     orders = [
         rank_by(lambda rows: random.random((rows.stop - rows.start, 40), dtype=np.float32), labels, 10).cmc

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from jgcl_ray.errors import UserError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 UNKNOWN_CAMERA = -1
 NO_TRACKLET = -1
+# What a query's ranking leaves out, besides junk. market: the images of its own identity and camera (Zheng et al.,
+# ICCV 2015). cross_camera: all images of its camera, as usual for sets of two cameras.
+RankingProtocol = Literal["market", "cross_camera"]
 NO_DATA = (".", "__MACOSX", "@eaDir")  # hidden files, and what macOS archives and Synology disks add
 
 
@@ -76,6 +80,7 @@ class ReidDataset:
     gallery: Split | None = None
     validation: Split | None = None  # the authors' own validation list, whose rows are part of train as well
     camera_names: Mapping[int, str] = field(default_factory=dict)  # where cameras have names rather than numbers
+    protocol: RankingProtocol = "market"  # by which the set is usually scored
 
     @property
     def splits(self) -> dict[str, Split]:
