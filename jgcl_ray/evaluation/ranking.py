@@ -45,8 +45,8 @@ class Labels:
         """Of arrays of any integers, in the order of the fields. ValueError for an unknown protocol."""
         if protocol not in PROTOCOLS:
             raise ValueError(f"protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
-        arrays = (np.ascontiguousarray(label, np.int64) for label in labels)
-        return cls(*arrays, protocol=protocol)
+        query_people, gallery_people, *cameras = (np.ascontiguousarray(label, np.int64) for label in labels)
+        return cls(query_people, gallery_people, cameras[0], cameras[1], protocol)
 
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
