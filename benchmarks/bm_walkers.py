@@ -29,7 +29,7 @@ from jgcl_ray.data.datasets import ReidDataset, Split, open_dataset
 from jgcl_ray.data.loaders import ExtractionLoader, open_images, warm_up_loader
 from jgcl_ray.data.samplers import Shard, identity_batches, share
 from jgcl_ray.data.walkers import PRESETS, WalkersSize, ensure_rendered
-from jgcl_ray.data.walkers.plan import Plan
+from jgcl_ray.data.walkers.photos import Plan
 from jgcl_ray.data.walkers.rendering import take_photo
 from jgcl_ray.evaluation.ranking import RankingResult, rank
 from jgcl_ray.models.encoder import IdentityEncoder

@@ -261,6 +261,9 @@ class WalkersConfig(Section):
         ge=0,
         description="Seed of people, cameras and poses; settings are tuned on seed 1 and reported on seed 11.",
     )
+    tracks: bool = Field(
+        False, description="Training photos are frames of walks past the cameras, with tracklet and time of each."
+    )
 
 
 class MemoryBankConfig(Section):

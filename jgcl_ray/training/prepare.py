@@ -265,7 +265,9 @@ def _open_source(config: Config) -> ReidDataset:
     warmup = config.warmup
     if warmup.source != "walkers" and warmup.source_root is None:
         raise UserError(f"warmup.source={warmup.source}: say in warmup.source_root where it lies")
-    walkers = config.walkers.model_copy(update={"preset": warmup.source_preset, "seed": warmup.source_seed})
+    walkers = config.walkers.model_copy(
+        update={"preset": warmup.source_preset, "seed": warmup.source_seed, "tracks": False}
+    )
     try:
         source = open_dataset(DataConfig(name=warmup.source, root=warmup.source_root), walkers)
     except UserError as error:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from jgcl_ray.data.walkers.people import LOOK_ALIKE_SHARE, Appearance, draw_people
-from jgcl_ray.data.walkers.plan import CAMERAS, Photo, draw_plan
+from jgcl_ray.data.walkers.photos import Photo
+from jgcl_ray.data.walkers.plan import CAMERAS, draw_plan
 from jgcl_ray.data.walkers.rendering import PRESETS
 
 PLAN = draw_plan(train=60, test=40, images=10, true_views=50, seed=3)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from jgcl_ray.config import WalkersConfig
 from jgcl_ray.data.datasets.market1501 import FILE_NAMES
 from jgcl_ray.data.datasets.market_layout import MarketLayout
-from jgcl_ray.data.datasets.reid_dataset import ReidDataset, check_disjoint
+from jgcl_ray.data.datasets.reid_dataset import ReidDataset, Split, check_disjoint
+from jgcl_ray.errors import UserError
 
 LAYOUT = MarketLayout(
     name="walkers",
@@ -26,4 +31,20 @@ def read_walkers(root: Path | None, walkers: WalkersConfig) -> ReidDataset:
         root = ensure_rendered(walkers)
     dataset = LAYOUT.read(root)
     check_disjoint(dataset)
-    return dataset
+    tracks = dataset.root / "tracks.csv"
+    return replace(dataset, train=_with_tracklets(dataset.train, tracks)) if tracks.is_file() else dataset
+
+
+def _with_tracklets(train: Split, file: Path) -> Split:
+    """With tracklet and time of each image, of which `file` has a line: name,tracklet,time."""
+    try:
+        with file.open(newline="") as lines:
+            found = {row["name"]: (int(row["tracklet"]), float(row["time"])) for row in csv.DictReader(lines)}
+        known = [found[f"{train.folder.name}/{path}"] for path in train.paths]
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise UserError(
+            f"{file}: no tracklet for every image of {train.folder.name}/ ({error}); render the walkers again, or "
+            "remove the file to do without tracklets"
+        ) from None
+    tracklets, times = (np.array(column) for column in zip(*known, strict=True))
+    return replace(train, tracklets=tracklets.astype(np.int64), times=times.astype(np.float64))

@@ -40,6 +40,11 @@ def main() -> None:
     parser.add_argument("--identities", type=int, help="people in train and test together, 60 %% of them in train")
     parser.add_argument("--images", type=int, help="photos of each identity")
     parser.add_argument("--true-views", type=int, help="photos that are also taken from the seven other views")
+    parser.add_argument(
+        "--tracks",
+        action="store_true",
+        help="training photos are frames of walks: six for every second photo, with tracklets in tracks.csv",
+    )
     parser.add_argument("--height", type=int, help="height of projections and true views in pixels")
     parser.add_argument("--seed", type=int, default=1, help="another seed, other people and cameras (default: 1)")
     parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
@@ -48,9 +53,10 @@ def main() -> None:
     with exit_on_user_error():
         size = _size(arguments)
         if arguments.out is None:
-            if size != PRESETS[arguments.preset]:
+            if replace(size, tracks=False) != PRESETS[arguments.preset]:
                 raise UserError("--out is needed for a set of your own size; the cache holds presets only")
-            out = ensure_rendered(WalkersConfig(preset=arguments.preset, seed=arguments.seed))
+            walkers = WalkersConfig(preset=arguments.preset, seed=arguments.seed, tracks=arguments.tracks)
+            out = ensure_rendered(walkers)
         else:
             out = arguments.out.expanduser().absolute()
             render(out, size, arguments.seed, arguments.workers)
@@ -61,7 +67,7 @@ def main() -> None:
 
 
 def _size(arguments: argparse.Namespace) -> WalkersSize:
-    size = PRESETS[arguments.preset]
+    size = replace(PRESETS[arguments.preset], tracks=arguments.tracks)
     for name, least in (
         ("identities", 4),
         ("images", 4),

@@ -15,6 +15,7 @@ from jgcl_ray.meshes.cameras import Camera, Mesh
 from jgcl_ray.meshes.renderers import EmbreeMesh, interpolate, render_grey
 
 _SUPERSAMPLING = 2
+_TALL = 1.7  # metres, of a walker who is PERSON pixels tall on the background
 _ORIGIN = np.zeros(3)
 
 
@@ -40,22 +41,35 @@ class Layer:
     alpha: np.ndarray  # (H, W, 1) float32
 
 
-def frame(figure: Figure, scene: Scene, rng: np.random.Generator, yaw: float) -> Shot:
-    """Where a person detector would put its box: around the walker, with jitter, now and then without the feet."""
+def frame(
+    figure: Figure,
+    scene: Scene,
+    rng: np.random.Generator,
+    yaw: float,
+    jitter: np.random.Generator | None = None,
+    approached: float = 0.0,
+) -> Shot:
+    """Where a person detector would put its box: around the walker, with jitter, now and then without the feet.
+
+    jitter: draws the box's edges, where `rng` is the same for all frames of a walk. approached: by how many metres
+    the walker has come nearer since that began.
+    """
+    jitter = rng if jitter is None else jitter
     tall = figure.dressed.vertices[:, 2].max()
     distance = scene.distance * rng.uniform(0.8, 1.25)
-    eye = np.array([rng.normal(0, 0.4), -distance, scene.height])
+    near = max(distance - approached, 0.5 * distance)
+    eye = np.array([rng.normal(0, 0.4), -near, scene.height])
     camera = Camera.look_at(eye, np.array([0, 0, 0.5 * tall]), focal=1.0, center=(0.0, 0.0)).turned(yaw, _ORIGIN)
     seen = camera.project(figure.dressed.vertices)[:, :2]
     (left, top), (right, bottom) = seen.min(axis=0), seen.max(axis=0)
     extent = bottom - top
     if rng.random() < 0.12:
         bottom -= extent * rng.uniform(0.06, 0.2)
-    top -= extent * rng.uniform(0.0, 0.05)
-    bottom += extent * rng.uniform(-0.01, 0.05)
-    middle = (left + right) / 2 + extent * rng.normal(0, 0.015)
-    broad = np.clip((right - left) * rng.uniform(1.02, 1.2), 0.34 * (bottom - top), 0.62 * (bottom - top))
-    height = int(rng.integers(scene.pixels[0], scene.pixels[1] + 1))
+    top -= extent * jitter.uniform(0.0, 0.05)
+    bottom += extent * jitter.uniform(-0.01, 0.05)
+    middle = (left + right) / 2 + extent * jitter.normal(0, 0.015)
+    broad = np.clip((right - left) * jitter.uniform(1.02, 1.2), 0.34 * (bottom - top), 0.62 * (bottom - top))
+    height = round(int(rng.integers(scene.pixels[0], scene.pixels[1] + 1)) * distance / near)
     focal = height / (bottom - top)
     center = ((broad / 2 - middle) * focal, -top * focal)
     return Shot(replace(camera, focal=focal, center=center), height, round(broad * focal), yaw)
@@ -95,18 +109,29 @@ def _light(scene: Scene, normals: np.ndarray) -> np.ndarray:
 
 
 class Photographer:
-    """One sitting: a walker, a scene and whatever else is in the picture. The same for every view."""
+    """One sitting: a walker, a scene and whatever else is in the picture. The same for every view.
+
+    noise: draws the sensor's noise, where `rng` is the same for all frames of a walk. passed: by how many metres the
+    walker has moved along the backdrop, to the right, since that walk began.
+    """
 
     def __init__(
-        self, person: Appearance, figure: Figure, scene: Scene, shot: Shot, rng: np.random.Generator
+        self,
+        person: Appearance,
+        figure: Figure,
+        scene: Scene,
+        shot: Shot,
+        rng: np.random.Generator,
+        noise: np.random.Generator | None = None,
+        passed: float = 0.0,
     ) -> None:
         self._person, self._figure, self._scene, self._shot = person, figure, scene, shot
         self._prepared = EmbreeMesh(figure.dressed)
-        self._backdrop = self._draw_backdrop(rng)
+        self._backdrop = self._draw_backdrop(rng, passed)
         # Automatic exposure and white balance hunt a little from picture to picture.
         warmth, exposure = rng.normal(0, 0.03), rng.normal(1, 0.06)
         self._gain = (exposure * np.array(scene.gain) * (1 + warmth * np.array([1, 0, -1]))).astype(np.float32)
-        self._rng = rng
+        self._rng, self._noise = rng, rng if noise is None else noise
 
     def photo(self, other: tuple[Appearance, Figure] | None = None, occluder: bool = False) -> np.ndarray:
         """The camera's picture (H, W, 3) uint8 with noise; `other` passes behind, an `occluder` stands before."""
@@ -118,7 +143,7 @@ class Photographer:
         if occluder:
             picture = self._hide(picture, rng)
         developed = self._develop(picture)
-        noise = rng.normal(0, self._scene.noise, developed.shape)
+        noise = self._noise.normal(0, self._scene.noise, developed.shape)
         return np.round(np.clip(developed + noise, 0, 1) * 255).astype(np.uint8)
 
     def true_view(self, view: int) -> np.ndarray:
@@ -131,7 +156,7 @@ class Photographer:
         shot = self._shot
         return cut_out(self._prepared, self._figure, self._person, self._scene, replace(shot, camera=camera))
 
-    def _draw_backdrop(self, rng: np.random.Generator) -> np.ndarray:
+    def _draw_backdrop(self, rng: np.random.Generator, passed: float) -> np.ndarray:
         """A cut-out of the scene with the walker's shadow on the ground, (H, W, 3) float32."""
         scene, shot = self._scene, self._shot
         canvas_height, canvas_width, _ = scene.background.shape
@@ -139,7 +164,8 @@ class Photographer:
         cut_width = cut_height * shot.width // shot.height
         # The feet stand on the ground: the cut's lower edge lies below the horizon.
         bottom = int(rng.integers(max(scene.horizon + 50, cut_height), canvas_height + 1))
-        left = int(rng.integers(0, canvas_width - cut_width + 1))
+        left = int(rng.integers(0, canvas_width - cut_width + 1)) + round(passed * PERSON / _TALL)
+        left = min(max(left, 0), canvas_width - cut_width)
         cut = scene.background[bottom - cut_height : bottom, left : left + cut_width]
         picture = Image.fromarray(np.round(cut * 255).astype(np.uint8))
         backdrop = np.asarray(picture.resize((shot.width, shot.height), Image.Resampling.BILINEAR), np.float32) / 255

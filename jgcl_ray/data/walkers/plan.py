@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 
 from jgcl_ray.data.walkers.people import Appearance, draw_people
+from jgcl_ray.data.walkers.photos import Photo, Plan, Split
 from jgcl_ray.data.walkers.scenes import Scene, draw_scenes
-from jgcl_ray.meshes.gait import Gait, draw_gait
-from jgcl_ray.meshes.projection_folders import SplitName
-
-FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+from jgcl_ray.data.walkers.tracks import follow
+from jgcl_ray.meshes.gait import draw_gait
 
 CAMERAS = 6
 CAMERAS_PER_IDENTITY = (3, 4, 5)
@@ -21,45 +19,6 @@ DISTRACTOR_SHARE = 0.15  # of the gallery's size
 PASSER_BY_SHARE, OCCLUDER_SHARE = 0.12, 0.08
 OPPOSITE_CAMERAS = ((0, 1), (2, 3), (4, 5))  # whose usual directions of walking are 180 degrees apart (scenes.py)
 OPPOSITE_SPREAD, OPPOSITE_MOST = 12.0, 20.0  # standard deviation and bound around those directions, degrees
-
-Split = Literal["train", "query", "gallery"]
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One photo to take."""
-
-    name: str  # Market-1501's file name: identity, camera, frame
-    split: Split
-    identity: int  # 0 for distractors
-    person: int  # row of Plan.people
-    camera: int  # from 1
-    gait: Gait
-    yaw: float  # degrees in [0, 360)
-    passer_by: int  # row of Plan.people, -1 for nobody
-    occluder: bool
-    projections: bool  # comes with mesh projections, where the set has any
-    true_views: bool  # photographed from the seven other views too
-    seed: int  # of the draws left to the photographer
-
-    @property
-    def path(self) -> str:
-        """Relative to the set's folder."""
-        return f"{FOLDERS[self.split]}/{self.name}"
-
-    @property
-    def mesh_split(self) -> SplitName:
-        """Folder of the projections: `train` or `test`."""
-        return "train" if self.split == "train" else "test"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A set of walkers before anything is rendered."""
-
-    people: list[Appearance]
-    scenes: list[Scene]
-    photos: list[Photo]
 
 
 def draw_plan(
@@ -70,16 +29,18 @@ def draw_plan(
     seed: int,
     opposite_share: float = 0.0,
     test_views: int | None = None,
+    tracks: bool = False,
 ) -> Plan:
     """`train` + `test` identities with `images` photos each, and distractors; true views for `true_views` photos.
 
     opposite_share: of the training identities, seen by two cameras from opposite sides (140 degrees apart or more)
     and by no other. test_views: queries, each of another identity, that alone of all test photos have projections
     and true views, `true_views` then being of training photos; None: all photos have projections, and true views are
-    of training and test photos alike.
+    of training and test photos alike. tracks: training photos are frames of walks (tracks.py); the test photos are
+    those of the plan without.
     """
-    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(6)]
-    people_rng, scene_rng, photo_rng, distractor_rng, view_rng, opposite_rng = streams
+    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(7)]
+    people_rng, scene_rng, photo_rng, distractor_rng, view_rng, opposite_rng, track_rng = streams
     distractors = max(1, round(DISTRACTOR_SHARE * test))
     people = draw_people(people_rng, train) + draw_people(people_rng, test) + draw_people(people_rng, distractors)
     scenes = draw_scenes(scene_rng)
@@ -95,13 +56,15 @@ def draw_plan(
         taken = _photos_of(people, scenes, distractor_rng, person, 0, images, is_test=True)
         photos += [photo for photo in taken if photo.split == "gallery"]
     photos = sorted(photos, key=lambda photo: (photo.mesh_split != "train", photo.split, photo.name))
+    photos = [replace(photo, seed=seed * 1_000_003 + row) for row, photo in enumerate(photos)]
+    if tracks:
+        photos = follow(photos, track_rng, opposite.keys())
     chosen = _with_true_views(photos, view_rng, true_views, test_views)
     photos = [
         replace(
             photo,
             projections=test_views is None or photo.split == "train" or row in chosen,
             true_views=row in chosen,
-            seed=seed * 1_000_003 + row,
         )
         for row, photo in enumerate(photos)
     ]

@@ -26,13 +26,16 @@ from jgcl_ray.cache import cache_folder
 from jgcl_ray.config import WalkersConfig
 from jgcl_ray.data.walkers.figure import Figure, dress
 from jgcl_ray.data.walkers.photographer import Photographer, Shot, frame, projections
-from jgcl_ray.data.walkers.plan import FOLDERS, Photo, Plan, draw_plan
+from jgcl_ray.data.walkers.photos import FOLDERS, Photo, Plan
+from jgcl_ray.data.walkers.plan import draw_plan
+from jgcl_ray.data.walkers.tracks import TRACKS_FILE, write_tracks
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.gait import ARMS
 from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, view_folder
 
 REVISION = 1  # of the rendering: raised when the same arguments draw other pictures
 REPORTED_SEED = 11
+SPEED = 1.3  # of a walk, metres a second at a stride of 1
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,19 @@ class WalkersSize:
     projections: bool = True  # False: photos alone, which is enough to learn identities from
     opposite_share: float = 0.0  # of the training identities, that two cameras see from opposite sides and no other
     test_views: int | None = None  # the only test photos with projections and true views; None: like training photos
+    tracks: bool = False  # training photos are frames of walks: TRACKS_FILE gives tracklet and time of each
 
     def plan(self, seed: int) -> Plan:
         """Which photos a set of this size consists of."""
         return draw_plan(
-            self.train, self.test, self.images, self.true_views, seed, self.opposite_share, self.test_views
+            self.train,
+            self.test,
+            self.images,
+            self.true_views,
+            seed,
+            self.opposite_share,
+            self.test_views,
+            self.tracks,
         )
 
     def made_of(self, seed: int) -> dict[str, Any]:
@@ -79,8 +90,9 @@ PRESETS = {
 
 def ensure_rendered(walkers: WalkersConfig) -> Path:
     """The folder of a preset in the cache (jgcl_ray.cache), rendered on first use."""
-    folder = cache_folder() / f"walkers-{walkers.preset}-seed{walkers.seed}-r{REVISION}"
-    render(folder, PRESETS[walkers.preset], walkers.seed)
+    name = f"{walkers.preset}-tracks" if walkers.tracks else walkers.preset
+    folder = cache_folder() / f"walkers-{name}-seed{walkers.seed}-r{REVISION}"
+    render(folder, replace(PRESETS[walkers.preset], tracks=walkers.tracks), walkers.seed)
     return folder
 
 
@@ -113,6 +125,8 @@ def render(out: Path, size: WalkersSize, seed: int, workers: int | None = None) 
         for _ in _render_all(plan, missing, partial, size, count):
             advance()
     _gather(partial, plan, size.height)
+    if size.tracks:
+        write_tracks(partial / TRACKS_FILE, plan.photos)
     partial.rename(out)
 
 
@@ -167,11 +181,16 @@ class Taken:
 def take_photo(plan: Plan, row: int) -> Taken:
     """The photo in a row of the plan, alone: neither files nor projections."""
     photo = plan.photos[row]
-    rng = np.random.default_rng(photo.seed)
+    rng = sitting = np.random.default_rng(photo.seed)
+    ahead = aside = 0.0
+    if photo.step is not None:
+        rng = np.random.default_rng([photo.seed, photo.step.number])
+        walked, yaw = SPEED * photo.gait.stride * photo.step.elapsed, np.radians(photo.yaw)
+        ahead, aside = walked * np.cos(yaw), walked * np.sin(yaw)
     person, scene = plan.people[photo.person], plan.scenes[photo.camera - 1]
     figure = dress(person, photo.gait)
-    shot = frame(figure, scene, rng, photo.yaw)
-    photographer = Photographer(person, figure, scene, shot, rng)
+    shot = frame(figure, scene, sitting, photo.yaw, rng, ahead)
+    photographer = Photographer(person, figure, scene, shot, sitting, rng, aside)
     other = None
     if photo.passer_by >= 0:
         passer_by = plan.people[photo.passer_by]
