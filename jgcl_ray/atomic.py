@@ -40,8 +40,22 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """The same, of a JSON document; ValueError for NaN and infinity, which are none."""
-    write_bytes(path, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
+    """The same, of a JSON document; ValueError for NaN and infinity, which are none.
+
+    Objects have a line for each entry; a list of plain values has one line, however long.
+    """
+    write_bytes(path, (_layout(values, "\n") + "\n").encode())
+
+
+def _layout(values: Any, line: str) -> str:
+    inner = line + " "
+    if isinstance(values, dict) and values:
+        # A key becomes a string in JSON's own way.
+        entries = [f"{json.dumps({key: 0})[1:-4]}: {_layout(value, inner)}" for key, value in values.items()]
+        return "{" + inner + f",{inner}".join(entries) + line + "}"
+    if isinstance(values, list | tuple) and any(isinstance(value, dict | list | tuple) for value in values):
+        return "[" + inner + f",{inner}".join(_layout(value, inner) for value in values) + line + "]"
+    return json.dumps(values, allow_nan=False)
 
 
 @contextmanager

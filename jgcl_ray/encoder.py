@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
+from jgcl_ray.camera_means import Camera, CameraMeans
 from jgcl_ray.config import Config, EncoderConfig, validate
 from jgcl_ray.data.image_files import UNREADABLE, as_rgb, read_rgb, resize
 from jgcl_ray.data.transforms import normalise_images
@@ -52,6 +53,7 @@ class Encoder:
 
     module: the network, on its device. height, width: of its input, pixels. architecture: what `module` was built
     from. config: of the whole run, where the weights come from a checkpoint of one. description: a line for people.
+    flip: whether an embedding is the mean of those of image and mirror image, normalised again; twice the time.
     """
 
     def __init__(
@@ -64,12 +66,14 @@ class Encoder:
         device: str | torch.device = "auto",
         config: Config | None = None,
         source: str = "encoder",
+        flip: bool = False,
     ) -> None:
         self.device = pick_device(device)
         self.module = module.eval().requires_grad_(False).to(self.device)
         self.architecture = architecture
         self.height, self.width = height, width
         self.config = config
+        self.flip = flip
         size = f"images of {height} x {width}, embeddings of {module.embedding_width}"
         self.description = f"{source}: {architecture.backbone}, {size}"
 
@@ -80,6 +84,7 @@ class Encoder:
         device: str | torch.device = "auto",
         height: int | None = None,
         width: int | None = None,
+        flip: bool = False,
     ) -> Self:
         """An encoder from `path`, strictly; UserError where it is none.
 
@@ -87,7 +92,7 @@ class Encoder:
         `python -m jgcl_ray.export --format safetensors`, `id_*.pt` of the GCL authors, or a ResNet under
         torchvision's names (.pth or .safetensors; its pooled last map is the embedding). device: auto takes a GPU
         where there is one. height, width: of the images; None: those of the training, 256 x 128 for files that do
-        not say.
+        not say. flip: embed image and mirror image, see above.
         """
         given = Path(path).expanduser()
         if given.is_dir():
@@ -105,6 +110,7 @@ class Encoder:
             device=device,
             config=config,
             source=str(path),
+            flip=flip,
         )
 
     @property
@@ -126,27 +132,63 @@ class Encoder:
         wanted = {"backbone", "head", "embedding", "pooling", "separate_batch_norm"}
         return {"encoder": self.architecture.model_dump(include=wanted), "height": self.height, "width": self.width}
 
-    def embed(self, images: Sequence[ImageLike], batch_size: int = 64, progress: bool = False) -> np.ndarray:
+    def embed(
+        self,
+        images: Sequence[ImageLike],
+        batch_size: int = 64,
+        progress: bool = False,
+        *,
+        cameras: Sequence[Camera | None] | None = None,
+        camera_means: CameraMeans | None = None,
+    ) -> np.ndarray:
         """n images -> (n, D) float32, L2-normalised; the dot product of two rows is their cosine similarity.
 
         images: files, encoded or decoded images of any size, resized here. batch_size: images on the device at a
-        time; others are read meanwhile. progress: a bar on standard error. UserError names an unreadable image, and
-        tells of an encoder that diverged.
+        time; others are read meanwhile. progress: a bar on standard error. cameras: of the n images; their camera's
+        mean embedding is taken off each, and the rest normalised: `camera_means`, else the means of these images;
+        None among them takes off the mean of all. UserError names an unreadable image, and tells of an encoder that
+        diverged.
         """
-        embeddings = np.empty((len(images), self.width_of_embedding), np.float32)
-        batches: Iterable[list[np.ndarray]] = self._batches(images, batch_size)
-        if progress:
-            batches = tracked(batches, "embedding", total=-(-len(images) // batch_size))
-        for start, pixels in zip(range(0, len(images), batch_size), batches, strict=True):
-            embeddings[start : start + batch_size] = self.embed_tensor(normalise_images(pixels)).cpu().numpy()
-        if not np.isfinite(embeddings).all():
-            raise UserError(f"{self.description}: gives embeddings that are no numbers, its training diverged")
-        return embeddings
+        *_, embeddings = self._embed(images, batch_size, progress, self.flip)
+        if cameras is None:
+            return embeddings
+        known = {row: camera for row, camera in enumerate(cameras) if camera is not None}
+        means = camera_means or CameraMeans.of(embeddings[list(known)], list(known.values()))
+        return means.centred(embeddings, cameras)
+
+    def embed_with_mirror(
+        self, images: Sequence[ImageLike], batch_size: int = 64, progress: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Two (n, D) as `embed` gives without and with `flip`, from one reading of the images."""
+        own, both = self._embed(images, batch_size, progress, mirrored=True)
+        return own, both
 
     @torch.inference_mode()
     def embed_tensor(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W), ImageNet mean/std normalised -> (B, D) float32 on the encoder's device, L2-normalised."""
-        return F.normalize(self.module(images.to(self.device)).embedding.float())
+        return self._sides(images, self.flip)[-1]
+
+    def _sides(self, images: torch.Tensor, mirrored: bool) -> list[torch.Tensor]:
+        """The images' own embeddings and, if `mirrored`, the means with their mirror images': (B, D) each."""
+        sides = [images, images.flip(3)] if mirrored else [images]
+        own = [F.normalize(self.module(side.to(self.device)).embedding.float()) for side in sides]
+        return [own[0], F.normalize(own[0] + own[1])] if mirrored else own
+
+    @torch.inference_mode()
+    def _embed(
+        self, images: Sequence[ImageLike], batch_size: int, progress: bool, mirrored: bool
+    ) -> list[np.ndarray]:
+        """As `_sides`, of n images: (n, D) each."""
+        found = [np.empty((len(images), self.width_of_embedding), np.float32) for _ in range(1 + mirrored)]
+        batches: Iterable[list[np.ndarray]] = self._batches(images, batch_size)
+        if progress:
+            batches = tracked(batches, "embedding", total=-(-len(images) // batch_size))
+        for start, pixels in zip(range(0, len(images), batch_size), batches, strict=True):
+            for embeddings, batch in zip(found, self._sides(normalise_images(pixels), mirrored), strict=True):
+                embeddings[start : start + batch_size] = batch.cpu().numpy()
+        if not all(np.isfinite(embeddings).all() for embeddings in found):
+            raise UserError(f"{self.description}: gives embeddings that are no numbers, its training diverged")
+        return found
 
     def read(self, image: ImageLike, row: int = 0) -> np.ndarray:
         """An image as the network's uint8 (H, W, 3); `row` is named in the error where there is no file name."""

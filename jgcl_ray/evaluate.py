@@ -10,19 +10,22 @@ from jgcl_ray.config import Config, Section, load_config
 from jgcl_ray.errors import UserError, exit_on_user_error
 
 DESCRIPTION = """\
-Score an encoder by the Market-1501 protocol. Each query is a photo of a person; the gallery is ranked by distance to
-it. Photos of the same person by the query's own camera do not count, neither for nor against.
+Score an encoder. Each query is a photo of a person; the gallery is ranked by distance to it. By the protocol of
+Market-1501 photos of the same person by the query's own camera do not count, neither for nor against; across cameras
+(--protocol cross_camera, the default of some sets of two cameras) no photo by that camera does.
 
   mAP     mean over the queries of the average precision: 1 where all photos of the person come first
   rank-k  share of queries with a photo of the person among the first k (the CMC curve)
   mINP    how early the last photo of the person comes, mean over the queries
 
-The last line on standard output is `mAP M rank-1 R`. Fractions everywhere: 0.87 is 87 %."""
+The last line on standard output is `mAP M rank-1 R`; the line before it has the 95 % interval of mAP, by bootstrap
+over people. Fractions everywhere: 0.87 is 87 %."""
 
 EXAMPLES = """\
 examples:
   python -m jgcl_ray.evaluate --checkpoint runs/walkers --data walkers --json scores.json --report report
   python -m jgcl_ray.evaluate --checkpoint id_00100000.pt --data market1501 --root ~/Market-1501 --rerank
+  python -m jgcl_ray.evaluate --checkpoint runs/other --data walkers --against scores.json --flip --camera-means
 
 exit codes: 0 done; 2 something that you can mend, told in one line"""
 
@@ -41,37 +44,56 @@ def main() -> None:
         from jgcl_ray.encoder import Encoder, checkpoints_in
         from jgcl_ray.evaluation.assessment import assess, labelled
         from jgcl_ray.evaluation.clusters import for_gallery
+        from jgcl_ray.evaluation.comparison import check_comparable, compare
+        from jgcl_ray.evaluation.query_scores import ScoresFile
         from jgcl_ray.evaluation.report import keep_with_run, write_report
 
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         dataset = open_dataset(config.data, config.walkers)
         labelled(dataset)
+        protocol = arguments.protocol or dataset.protocol
+        other = None if arguments.against is None else ScoresFile.read(arguments.against)
         path = arguments.checkpoint.expanduser()
         checkpoint = checkpoints_in(path)[0] if path.is_dir() else path
         size = {name: value for name, value in _given(config.data).items() if name in ("height", "width")}
         encoder = Encoder.load(checkpoint, config.scaling.device, **size)
         console.print(f"{encoder.description}; {dataset.name} in {dataset.root}")
+        dataset = check_images(dataset, config.data.on_bad_image)
+        if other is not None:
+            query, gallery = labelled(dataset)
+            check_comparable(other, query, len(gallery), protocol)
         found = assess(
             encoder,
-            check_images(dataset, config.data.on_bad_image),
+            dataset,
+            protocol=protocol,
             batch_size=config.eval.batch_size,
             reranked=arguments.rerank,
-            camera_pairs=arguments.cross_camera or arguments.report is not None,
+            camera_pairs=any((arguments.cross_camera, arguments.report, arguments.json, other)),
+            flip=arguments.flip,
+            camera_means=arguments.means_of if arguments.camera_means else None,
             progress=True,
         )
         document = found.document() | {"checkpoint": {"path": str(checkpoint), "fingerprint": encoder.fingerprint}}
+        comparison = None if other is None else compare(found.query_scores(), other)
+        if comparison is not None:
+            document |= comparison.document()
+        if not (arguments.cross_camera or arguments.report):
+            document.pop("cross_camera", None)
         if arguments.json is not None:
             write_json(arguments.json, document)
         if arguments.cross_camera:
             print("\n".join(found.camera_lines()))
+        if comparison is not None:
+            print("\n".join(comparison.lines(found.camera_name)))
         if arguments.report is not None:
             console.print("drawing the report")
             trained = (encoder.config or config).pseudo_labels
             labelling = for_gallery(trained, len(dataset.train), len(found.gallery))
             labelling = labelling.model_copy(update=_given(config.pseudo_labels))
-            files = write_report(arguments.report, found, encoder, labelling, document)
+            files = write_report(arguments.report, found, encoder, labelling, document, comparison)
             console.print(f"report: {arguments.report / 'index.html'}")
             console.print(keep_with_run(checkpoint, files, dataset.name))
+        print("\n".join(found.lines()))
     print(f"mAP {document['mAP']:.4f} rank-1 {document['rank-1']:.4f}")
 
 
@@ -127,6 +149,35 @@ def _parser() -> argparse.ArgumentParser:
         "on standard output, and cross_camera in the JSON",
     )
     parser.add_argument(
+        "--protocol",
+        choices=("market", "cross_camera"),
+        help="what a query's ranking leaves out: market, the photos of its person by its camera; cross_camera, all "
+        "photos by its camera; the data set's own without it",
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="OTHER.json",
+        help="what --json wrote for another encoder on the same set: besides, the difference in mAP over the same "
+        "queries in pairs, with its 95 %% interval, by pair of cameras and, on walkers, by difference of viewpoint",
+    )
+    parser.add_argument(
+        "--flip",
+        action="store_true",
+        help="besides, the scores of embeddings averaged over image and mirror image; under corrected in the JSON",
+    )
+    parser.add_argument(
+        "--camera-means",
+        action="store_true",
+        help="besides, the scores after each camera's mean embedding is taken off; with --flip also of both together",
+    )
+    parser.add_argument(
+        "--means-of",
+        choices=("train", "gallery"),
+        default="train",
+        help="whose mean: of the training images, or of the gallery's, which a deployed system has, too (train)",
+    )
+    parser.add_argument(
         "overrides",
         nargs="*",
         metavar="section.field=value",
@@ -140,6 +191,8 @@ def _config(arguments: argparse.Namespace) -> Config:
     config = load_config(None, arguments.overrides)
     root = None if arguments.root is None else arguments.root.expanduser().absolute()
     changes = {"name": arguments.data} | ({} if root is None else {"root": root})
+    if arguments.means_of != "train" and not arguments.camera_means:
+        raise UserError(f"--means-of {arguments.means_of} is of --camera-means; give that, too")
     for option, path, wanted in (("--json", arguments.json, "file"), ("--report", arguments.report, "folder")):
         if path is not None and path.exists() and path.is_dir() != (wanted == "folder"):
             raise UserError(f"{option} {path}: is no {wanted}; give another name")

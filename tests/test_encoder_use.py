@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from checkpoints import SMALL
 from golden_weights import official_states
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
-from jgcl_ray import Encoder
+from jgcl_ray import CameraMeans, Encoder
 from jgcl_ray import encoder as encoder_module
 from jgcl_ray.config import Config, load_config
 from jgcl_ray.data.transforms import normalise_images
@@ -69,6 +69,36 @@ def by_hand(module: IdentityEncoder, pictures: list[Image.Image], height: int, w
     resized = [picture.resize((width, height), Image.Resampling.BICUBIC) for picture in pictures]
     embedding = module.eval()(normalise_images([np.array(picture) for picture in resized])).embedding
     return F.normalize(embedding).numpy()
+
+
+def test_flip_averages_image_and_mirror_image(run: Path, networks: Networks, pictures: list[Image.Image]) -> None:
+    plain = by_hand(networks.encoder, pictures, 80, 40)
+    mirrored = by_hand(networks.encoder, [ImageOps.mirror(picture) for picture in pictures], 80, 40)
+    expected = plain + mirrored
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    encoder = Encoder.load(run, flip=True)
+    found = encoder.embed(pictures, batch_size=2)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.abs(found - plain).max() > 1e-3
+    tensor = normalise_images([encoder.read(picture) for picture in pictures])
+    np.testing.assert_allclose(encoder.embed_tensor(tensor).numpy(), expected, atol=1e-4)
+    for both in (encoder, Encoder.load(run)):
+        for embeddings, right in zip(both.embed_with_mirror(pictures), (plain, expected), strict=True):
+            np.testing.assert_allclose(embeddings, right, atol=1e-4)
+
+
+def test_cameras_means_are_taken_off(run: Path, pictures: list[Image.Image]) -> None:
+    encoder = Encoder.load(run)
+    plain, cameras = encoder.embed(pictures), ["door", "hall", "door", "hall", "door"]
+    means = CameraMeans.of(plain, cameras)
+    expected = means.centred(plain, cameras)
+    np.testing.assert_allclose(encoder.embed(pictures, cameras=cameras), expected, atol=1e-5)
+    some = encoder.embed(pictures[:2], cameras=["hall", None], camera_means=means)
+    np.testing.assert_allclose(some, means.centred(plain[:2], ["hall", None]), atol=1e-5)
+    with_stranger = encoder.embed(pictures, cameras=[*cameras[:4], None])
+    np.testing.assert_allclose(
+        with_stranger, CameraMeans.of(plain[:4], cameras[:4]).centred(plain, [*cameras[:4], None]), atol=1e-5
+    )
 
 
 def test_embeddings_are_those_of_the_network_whatever_the_batches(

@@ -8,31 +8,47 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from jgcl_ray.camera_means import CameraMeans
 from jgcl_ray.data.datasets import ReidDataset, Split
+from jgcl_ray.data.datasets.reid_dataset import RankingProtocol
 from jgcl_ray.errors import UserError
+from jgcl_ray.evaluation.bootstrap import (
+    RESAMPLES,
+    SEED,
+    Interval,
+    grouped_intervals,
+    mean_interval,
+    paired_difference,
+)
+from jgcl_ray.evaluation.query_scores import QueryScores
 from jgcl_ray.evaluation.ranking import (
-    JUNK,
     CameraPair,
+    CameraScores,
     Distances,
     Labels,
     RankingResult,
     check_matches,
     euclidean,
     rank_by,
-    rank_camera_pairs,
+    score_cameras,
 )
 from jgcl_ray.evaluation.reranking import rerank
+from jgcl_ray.evaluation.viewpoints import BINS, read_yaws, viewpoint_precisions
 from jgcl_ray.models.encoder import IdentityEncoder
 
 TOP = 50  # ranks of the CMC
+
+PLAIN, FLIP, CAMERA_MEANS = "plain", "flip", "camera_means"  # corrections, which training does not know of
+MeansOf = Literal["train", "gallery"]  # the images whose mean features are taken off
 
 
 class Embedder(Protocol):
@@ -51,6 +67,32 @@ class Embedder(Protocol):
         """n files -> (n, D) float32, rows of unit length."""
         ...
 
+    def embed_with_mirror(
+        self, images: Sequence[Path], batch_size: int = 64, progress: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """n files -> their embeddings, and the means with those of their mirror images, normalised."""
+        ...
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """The same encoder with a correction that needs no training, such as flip; beside the plain score."""
+
+    name: str
+    result: RankingResult
+    interval: Interval  # of its mAP
+    difference: Interval  # to the plain mAP, in pairs
+
+    def document(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            **self.result.summary(),
+            "cmc": self.result.cmc.tolist(),
+            "interval": self.interval.bounds,
+            "difference": self.difference.mean,
+            "difference_interval": self.difference.bounds,
+        }
+
 
 @dataclass(frozen=True)
 class Assessment:
@@ -59,12 +101,15 @@ class Assessment:
     dataset: ReidDataset
     query_features: np.ndarray  # (Q, D) float32, rows of unit length
     gallery_features: np.ndarray  # (M, D) float32, rows of unit length
-    labels: Labels
+    labels: Labels  # with the protocol
     distances: Distances
     result: RankingResult  # by these distances
     before_reranking: RankingResult | None  # by Euclidean distance; None where `result` is
-    camera_pairs: list[CameraPair] | None  # None where not asked for
-    seconds: dict[str, float]  # by part
+    camera_scores: CameraScores | None  # None where not asked for
+    viewpoint_precisions: np.ndarray | None  # (Q, V) by difference of viewpoint; None where bodies are not known
+    corrected: tuple[Corrected, ...]
+    means_of: MeansOf | None  # of the camera means among the corrections
+    seconds: dict[str, float] = field(default_factory=dict)  # by part
 
     @property
     def query(self) -> Split:
@@ -76,10 +121,55 @@ class Assessment:
         """The gallery, M images."""
         return labelled(self.dataset)[1]
 
+    @cached_property
+    def interval(self) -> Interval:
+        """95 % interval of mAP, by bootstrap over people."""
+        return mean_interval(self.result.average_precisions, self.labels.query_identities)
+
+    @property
+    def people(self) -> int:
+        """On the queries with a match."""
+        return len(np.unique(self.labels.query_identities[self.result.first_matches > 0]))
+
+    @cached_property
+    def camera_pairs(self) -> list[CameraPair] | None:
+        """Means of each pair of cameras; None where not asked for."""
+        return None if self.camera_scores is None else self.camera_scores.pairs(self.labels.query_cameras)
+
+    @cached_property
+    def by_viewpoint(self) -> list[tuple[tuple[int, int], int, Interval]]:
+        """(degrees from and to, queries, their mAP) for each bin that any query has; empty where not known."""
+        if self.viewpoint_precisions is None:
+            return []
+        queries, columns = np.nonzero(~np.isnan(self.viewpoint_precisions))
+        kinds, groups, numbers = np.unique(columns, return_inverse=True, return_counts=True)
+        values, people = self.viewpoint_precisions[queries, columns], self.labels.query_identities[queries]
+        intervals = grouped_intervals(values, people, groups, len(kinds))
+        return [(BINS[kind], int(n), found) for kind, n, found in zip(kinds, numbers, intervals, strict=True)]
+
+    def query_scores(self) -> QueryScores:
+        """By query; `camera_pairs` must have been asked for."""
+        assert self.camera_scores is not None
+        return QueryScores(
+            files=self.query.paths,
+            identities=self.labels.query_identities,
+            cameras=self.labels.query_cameras,
+            average_precisions=self.result.average_precisions,
+            first_matches=self.result.first_matches,
+            gallery_cameras=self.camera_scores.cameras,
+            by_camera=self.camera_scores.average_precisions,
+            by_viewpoint=self.viewpoint_precisions,
+        )
+
     def document(self) -> dict[str, Any]:
-        """The scores, ready for JSON (file contract: `mAP`, `cmc`, `queries`, `gallery`)."""
+        """The scores, ready for JSON (file contract: `mAP`, `cmc`, `queries`, `gallery`, `interval`, `protocol`)."""
         document: dict[str, Any] = {
             **self.result.summary(),
+            "interval": self.interval.bounds,
+            "interval_seed": SEED,
+            "resamples": RESAMPLES,
+            "people": self.people,
+            "protocol": self.labels.protocol,
             "cmc": self.result.cmc.tolist(),
             "queries": self.result.queries,
             "queries_without_match": len(self.query) - self.result.queries,
@@ -92,8 +182,17 @@ class Assessment:
         if self.before_reranking is not None:
             before = self.before_reranking
             document["before_reranking"] = before.summary() | {"cmc": before.cmc.tolist()}
+        if self.corrected:
+            document["corrected"] = {one.name: one.document() for one in self.corrected}
+            document["means_of"] = self.means_of
+        if self.by_viewpoint:
+            document["by_viewpoint"] = [
+                {"degrees": list(limits), "queries": queries, "mAP": found.mean, "interval": found.bounds}
+                for limits, queries, found in self.by_viewpoint
+            ]
         if self.camera_pairs is not None:
             document["cross_camera"] = [asdict(pair) for pair in self.camera_pairs]
+            document["by_query"] = self.query_scores().document()
         return document
 
     def camera_lines(self) -> list[str]:
@@ -102,6 +201,20 @@ class Assessment:
             f"{self.camera_name(pair.query_camera)} -> {self.camera_name(pair.gallery_camera)}: mAP {pair.mAP:.4f} "
             f"rank-1 {pair.rank1:.4f} ({pair.queries} queries, {pair.gallery} photos)"
             for pair in self.camera_pairs or ()
+        ]
+
+    def lines(self) -> list[str]:
+        """Corrections, and last the interval, for the terminal."""
+        lines = [
+            f"{one.name}: mAP {one.result.mAP:.4f} {one.interval.words()} rank-1 {one.result.cmc[0]:.4f}, mAP "
+            f"{one.difference.mean:+.4f} {one.difference.words('+')} to the plain score"
+            for one in self.corrected
+        ]
+        how = f"bootstrap over {self.people:,} people, {RESAMPLES:,} resamples, seed {SEED}"
+        protocol = f"protocol {self.labels.protocol}"
+        return [
+            *lines,
+            f"mAP {self.result.mAP:.4f} {self.interval.words()} (95 % interval, {how}; {protocol})",
         ]
 
     def camera_name(self, camera: int) -> str:
@@ -116,10 +229,8 @@ class Assessment:
 
     def found(self, query: int, limit: int) -> np.ndarray:
         """Rows of the gallery, nearest to a query first, without those that the protocol leaves out."""
-        labels, identity = self.labels, self.labels.query_identities[query]
-        own = (labels.gallery_identities == identity) & (labels.gallery_cameras == labels.query_cameras[query])
         distances = self.distances(slice(query, query + 1))[0]
-        distances[own | (labels.gallery_identities == JUNK)] = np.inf
+        distances[self.labels.left_out(query)] = np.inf
         order = np.argsort(distances, kind="stable")[:limit]
         return order[np.isfinite(distances[order])]
 
@@ -128,37 +239,113 @@ def assess(
     encoder: Embedder,
     dataset: ReidDataset,
     *,
+    protocol: RankingProtocol | None = None,
     batch_size: int = 64,
     reranked: bool = False,
     camera_pairs: bool = False,
+    flip: bool = False,
+    camera_means: MeansOf | None = None,
     progress: bool = False,
 ) -> Assessment:
-    """Embed queries and gallery, rank by the Market-1501 protocol; optionally by re-ranked distances.
+    """Embed queries and gallery, rank them by `protocol` (None: the data set's); optionally by re-ranked distances.
 
-    UserError where the data set has no identities, no gallery, or no query with a match.
+    flip, camera_means: corrections to score besides, each alone and both together, by the same kind of distances.
+    UserError where the data set has no identities, no gallery, or no query with a match, and for a camera without
+    images to take a mean of.
     """
-    query, gallery = labelled(dataset)
-    assert query.identities is not None and gallery.identities is not None
-    labels = Labels.of(query.identities, gallery.identities, query.cameras, gallery.cameras)
+    labels = labels_of(dataset, protocol)
     check_matches(labels)  # before the hours that features may take
+    yaws = read_yaws(dataset)
+    query, gallery = labelled(dataset)
+    splits = {"query": query, "gallery": gallery} | ({"train": dataset.train} if camera_means == "train" else {})
+    if camera_means is not None:
+        _check_cameras(splits, camera_means)
     clock = _Clock()
     with clock.timed("features"):
-        of_query, of_gallery = (
-            encoder.embed([split.path(row) for row in range(len(split))], batch_size, progress)
-            for split in (query, gallery)
-        )
-    distances: Distances = euclidean(of_query, of_gallery)
-    with clock.timed("ranking"), _bar("ranking", len(query), progress) as watched:
-        result, before = rank_by(watched(distances), labels, TOP), None
+        features = {name: _features(encoder, split, flip, batch_size, progress) for name, split in splits.items()}
+    kinds = {name: {part: kinds[name] for part, kinds in features.items()} for name in features["query"]}
+    plain = kinds[PLAIN]
+    if camera_means is not None:
+        kinds |= {
+            _joined(name, CAMERA_MEANS): _centred(parts, splits, camera_means) for name, parts in list(kinds.items())
+        }
+
+    def ranked(name: str, by: Distances) -> RankingResult:
+        with clock.timed(name), _bar(name, len(query), progress) as watched:
+            return rank_by(watched(by), labels, TOP)
+
+    distances: Distances = euclidean(plain["query"], plain["gallery"])
+    result, before = ranked("ranking", distances), None
     if reranked:
-        with clock.timed("reranking"), _bar("re-ranking", len(query), progress) as watched:
-            distances = rerank(of_query, of_gallery)
-            result, before = rank_by(watched(distances), labels, TOP), result
-    pairs = None
+        with clock.timed("reranking"):
+            distances = rerank(plain["query"], plain["gallery"])
+        result, before = ranked("reranking", distances), result
+    corrected = []
+    for name, parts in kinds.items():
+        if name != PLAIN:
+            by = (rerank if reranked else euclidean)(parts["query"], parts["gallery"])
+            corrected.append(_corrected(name, ranked(name, by), result, labels))
+    cameras = None
     if camera_pairs:
         with clock.timed("camera_pairs"), _bar("pairs of cameras", len(query), progress) as watched:
-            pairs = rank_camera_pairs(watched(distances), labels)
-    return Assessment(dataset, of_query, of_gallery, labels, distances, result, before, pairs, clock.seconds)
+            cameras = score_cameras(watched(distances), labels)
+    return Assessment(
+        dataset,
+        plain["query"],
+        plain["gallery"],
+        labels,
+        distances,
+        result,
+        before,
+        cameras,
+        None if yaws is None else viewpoint_precisions(result.matches, *yaws),
+        tuple(corrected),
+        camera_means,
+        clock.seconds,
+    )
+
+
+def labels_of(dataset: ReidDataset, protocol: RankingProtocol | None = None) -> Labels:
+    """Of query and gallery, with the given protocol or the data set's own; UserError where there are none."""
+    query, gallery = labelled(dataset)
+    assert query.identities is not None and gallery.identities is not None
+    arrays = (query.identities, gallery.identities, query.cameras, gallery.cameras)
+    return Labels.of(*arrays, protocol=protocol or dataset.protocol)
+
+
+def _features(encoder: Embedder, split: Split, flip: bool, batch_size: int, progress: bool) -> dict[str, np.ndarray]:
+    """By name of the correction, PLAIN among them: (len(split), D)."""
+    paths = [split.path(row) for row in range(len(split))]
+    if not flip:
+        return {PLAIN: encoder.embed(paths, batch_size, progress)}
+    return dict(zip((PLAIN, FLIP), encoder.embed_with_mirror(paths, batch_size, progress), strict=True))
+
+
+def _joined(name: str, correction: str) -> str:
+    return correction if name == PLAIN else f"{name}+{correction}"
+
+
+def _check_cameras(splits: dict[str, Split], means_of: MeansOf) -> None:
+    """UserError where a camera of query or gallery has no image to take the mean of."""
+    have = set(splits[means_of].cameras.tolist())
+    missing = sorted({*splits["query"].cameras.tolist(), *splits["gallery"].cameras.tolist()} - have)
+    if missing:
+        other = "gallery" if means_of == "train" else "train"
+        raise UserError(
+            f"--camera-means: camera {missing[0]} has no {'training' if means_of == 'train' else 'gallery'} image "
+            f"whose mean could be taken off; try --means-of {other}"
+        )
+
+
+def _centred(parts: dict[str, np.ndarray], splits: dict[str, Split], means_of: MeansOf) -> dict[str, np.ndarray]:
+    means = CameraMeans.of(parts[means_of], splits[means_of].cameras)
+    return {name: means.centred(parts[name], splits[name].cameras) for name in ("query", "gallery")}
+
+
+def _corrected(name: str, result: RankingResult, plain: RankingResult, labels: Labels) -> Corrected:
+    mine, people = result.average_precisions, labels.query_identities
+    difference = paired_difference(mine, plain.average_precisions, people)
+    return Corrected(name, result, mean_interval(mine, people), difference)
 
 
 def labelled(dataset: ReidDataset) -> tuple[Split, Split]:
@@ -199,4 +386,4 @@ class _Clock:
     def timed(self, part: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[part] = time.perf_counter() - start
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start

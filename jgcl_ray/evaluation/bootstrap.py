@@ -32,10 +32,11 @@ class Interval:
         """[low, high], ready for JSON; None where they are not known."""
         return None if np.isnan(self.low) else [self.low, self.high]
 
-    def __str__(self) -> str:
+    def words(self, sign: str = "") -> str:
+        """The bounds for people; sign "+": positive ones bear it."""
         if self.bounds is None:
-            return f"{self.mean:.4f} (one person: no interval)"
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+            return "[no interval for one person]"
+        return f"[{self.low:{sign}.4f}, {self.high:{sign}.4f}]"
 
 
 def mean_interval(values: np.ndarray, people: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:

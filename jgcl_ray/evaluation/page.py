@@ -12,9 +12,12 @@ import numpy as np
 from PIL import Image
 
 from jgcl_ray.evaluation.assessment import Assessment
+from jgcl_ray.evaluation.bootstrap import RESAMPLES, SEED
 from jgcl_ray.evaluation.clusters import Clustering
+from jgcl_ray.evaluation.comparison import Comparison
 from jgcl_ray.evaluation.plots import chance_cmc
 from jgcl_ray.evaluation.ranking import CameraPair
+from jgcl_ray.evaluation.tables import comparison_tables, corrections_table, verdict, viewpoints_table
 
 CLUSTERS_TITLE = "Clusters: what is taken for one person"
 
@@ -52,6 +55,8 @@ th, td { white-space: nowrap; }
 th { font-weight: 600; font-size: 13px; color: var(--pale); padding: 4px 8px; text-align: center; }
 td { min-width: 66px; padding: 5px 8px; text-align: center; border-radius: 4px; font-size: 15px; line-height: 1.25; }
 td small { display: block; font-size: 11.5px; opacity: .8; }
+table.plain th:first-child { text-align: left; }
+table.plain td { background: #f3f5f7; }
 td.none { color: #b4bbc2; }
 footer { color: var(--pale); font-size: 14px; }
 @media (max-width: 700px) { .two { grid-template-columns: 1fr; } }
@@ -78,12 +83,26 @@ class Findings:
     bad: list[str]
 
 
-def render_page(found: Assessment, encoder: str, clustering: Clustering, pictures: Sequence[Picture]) -> str:
-    """The whole page. encoder: a line that describes it."""
-    findings = find(found, clustering)
+def render_page(
+    found: Assessment,
+    encoder: str,
+    clustering: Clustering,
+    pictures: Sequence[Picture],
+    comparison: Comparison | None = None,
+) -> str:
+    """The whole page. encoder: a line that describes it. comparison: with another encoder."""
+    findings = find(found, clustering, comparison)
     parts = [_Part(picture.name, picture.title, _figure(picture)) for picture in pictures]
+    tables = []
+    if comparison is not None:
+        tables.append(_Part("against", "Against another encoder", comparison_tables(comparison, found)))
+    if found.corrected:
+        tables.append(_Part("corrected", "Corrections without training", corrections_table(found)))
     if found.camera_pairs:
-        parts.insert(1, _Part("cameras", "Camera by camera", _camera_table(found.camera_pairs, found)))
+        tables.append(_Part("cameras", "Camera by camera", _camera_table(found.camera_pairs, found)))
+    if found.by_viewpoint:
+        tables.append(_Part("viewpoints", "Viewpoint by viewpoint", viewpoints_table(found)))
+    parts[1:1] = tables
     words = f"<p>{escape(_clustering_words(clustering))}</p>"
     if clustering.clusters:
         parts = [replace(part, body=words + part.body) if part.name == "clusters" else part for part in parts]
@@ -119,11 +138,10 @@ def render_page(found: Assessment, encoder: str, clustering: Clustering, picture
 </div>
 {"".join(_section(part) for part in parts)}
 <footer>
-<p>Protocol of Market-1501: each query on its own; photos of the same person by the query's camera are left out of its
-ranking, distractors stay in. mAP: mean over the queries of the average precision, the mean precision at each right
-photo. rank-k: share of queries with a right photo among the first k. mINP: mean of the number of right photos divided
-by the rank of the last of them.{_reranking_words(found)} The pictures lie beside this page as PNG files, all numbers
-in scores.json.</p>
+<p>{_protocol_words(found)} mAP: mean over the queries of the average precision, the mean precision at each right
+photo; its 95&#8239;% interval by bootstrap over people ({RESAMPLES:,} resamples, seed {SEED}). rank-k: share of
+queries with a right photo among the first k. mINP: mean of the number of right photos divided by the rank of the last
+of them.{_reranking_words(found)} The pictures lie beside this page as PNG files, all numbers in scores.json.</p>
 </footer>
 </main>
 </body>
@@ -131,7 +149,7 @@ in scores.json.</p>
 """
 
 
-def find(found: Assessment, clustering: Clustering) -> Findings:
+def find(found: Assessment, clustering: Clustering, comparison: Comparison | None = None) -> Findings:
     """The sentences at the top of the page."""
     good: list[str] = []
     bad: list[str] = []
@@ -154,6 +172,15 @@ def find(found: Assessment, clustering: Clustering) -> Findings:
         gain = result.mAP - found.before_reranking.mAP
         words = f"Re-ranking changes mAP by {gain:+.3f}, from {found.before_reranking.mAP:.3f}."
         (good if gain > 0 else bad).append(words)
+    if comparison is not None:
+        words = f"mAP {comparison.difference.mean:+.3f} against {comparison.other.path}: "
+        told = verdict(comparison.difference)
+        (good if comparison.difference.mean > 0 else bad).append(words + told[0].lower() + told[1:])
+    good += [
+        f"Without training, {one.name} would give mAP {one.result.mAP:.3f} ({one.difference.mean:+.3f})."
+        for one in found.corrected
+        if one.difference.low > 0
+    ]
     if found.camera_pairs and len(found.camera_pairs) > 1:
         ordered = sorted(found.camera_pairs, key=lambda pair: pair.mAP)
         good.append(f"Easiest cameras: {_pair_words(ordered[-1], found)}.")
@@ -205,6 +232,9 @@ def _tiles(found: Assessment) -> str:
     tiles = []
     for name, value in found.result.summary().items():
         words = f"{name}<br>before re-ranking {100 * before[name]:.1f}" if before else name
+        if name == "mAP" and found.interval.bounds is not None:
+            low, high = (100 * bound for bound in found.interval.bounds)
+            words += f"<br>95&#8239;% interval {low:.1f} to {high:.1f}, over {found.people:,} people"
         bar = f'<div class="bar"><i style="width:{100 * value:.1f}%"></i></div>'
         tiles.append(f'<div class="tile"><b>{100 * value:.1f}&#8239;%</b>{bar}<span>{words}</span></div>')
     return f'<div class="tiles">{"".join(tiles)}</div>'
@@ -252,6 +282,15 @@ def _clustering_words(clustering: Clustering) -> str:
             f"frequent person), NMI {quality.nmi:.2f}, ARI {quality.ari:.2f}; 1 is perfect."
         )
     return words + (f" Note: {clustering.advice}." if clustering.advice else "")
+
+
+def _protocol_words(found: Assessment) -> str:
+    if found.labels.protocol == "cross_camera":
+        return "Across cameras: each query on its own, against the photos of the other cameras; distractors stay in."
+    return (
+        "Protocol of Market-1501: each query on its own; photos of the same person by the query's camera are left "
+        "out of its ranking, distractors stay in."
+    )
 
 
 def _reranking_words(found: Assessment) -> str:

@@ -17,6 +17,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation.activations import similarity_maps
 from jgcl_ray.evaluation.assessment import Assessment, Embedder
 from jgcl_ray.evaluation.clusters import Cluster, Clustering, cluster_gallery, telling
+from jgcl_ray.evaluation.comparison import Comparison
 from jgcl_ray.evaluation.page import CLUSTERS_TITLE, Picture, render_page
 from jgcl_ray.evaluation.plots import accuracy_plot, embedding_map
 from jgcl_ray.evaluation.sheets import NEUTRAL, RIGHT, WRONG, Row, Tile, draw_sheet, overlaid
@@ -46,11 +47,17 @@ class Chosen:
 
 
 def write_report(
-    folder: Path, found: Assessment, encoder: Embedder, labelling: PseudoLabelsConfig, document: dict[str, object]
+    folder: Path,
+    found: Assessment,
+    encoder: Embedder,
+    labelling: PseudoLabelsConfig,
+    document: dict[str, object],
+    comparison: Comparison | None = None,
 ) -> list[Path]:
     """Write index.html, scores.json and the pictures; the files that were written.
 
     labelling: how the gallery is clustered. document: the scores, as `Assessment.document` gives them or with more.
+    comparison: with another encoder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     clustering = cluster_gallery(
@@ -61,7 +68,7 @@ def write_report(
     for picture in pictures:
         written.append(folder / f"{picture.name}.png")
         picture.image.save(written[-1])
-    page = render_page(found, encoder.description, clustering, pictures)
+    page = render_page(found, encoder.description, clustering, pictures, comparison)
     write_json(folder / SCORES, document)
     write_bytes(folder / PAGE, page.encode())
     return [*written, folder / SCORES, folder / PAGE]
@@ -81,12 +88,14 @@ def draw_pictures(found: Assessment, encoder: Embedder, clustering: Clustering) 
     ]
     size = (TILE_HEIGHT, round(TILE_HEIGHT * encoder.width / encoder.height))
     unit = "re-ranked distance" if found.before_reranking is not None else "Euclidean distance, from 0 to 2"
+    across = found.labels.protocol == "cross_camera"
+    without = "those by the same camera" if across else "those of the same person by the same camera"
     for kind, queries in vars(chosen).items():
         if queries:
             sheet = draw_sheet([_ranking(found, query, size) for query in queries])
             caption = (
-                f"{_INTRODUCTION[kind]} Left the query, then its {SHOWN} nearest photos without those of the same "
-                f"person by the same camera. Green ✓: the same person; red ✗: another. Below: camera, {unit}."
+                f"{_INTRODUCTION[kind]} Left the query, then its {SHOWN} nearest photos without {without}. "
+                f"Green ✓: the same person; red ✗: another. Below: camera, {unit}."
             )
             pictures.append(Picture(f"rankings_{kind}", f"{kind.capitalize()} queries", caption, sheet, photos=True))
     tsne = embedding_map(

@@ -106,7 +106,7 @@ def test_a_group_of_few_people_counts_the_draws_that_have_any() -> None:
 
 def test_one_person_has_no_interval() -> None:
     found = mean_interval(np.array([0.2, 0.4]), np.array([7, 7]))
-    assert found.mean == pytest.approx(0.3) and found.bounds is None and "no interval" in str(found)
+    assert found.mean == pytest.approx(0.3) and found.bounds is None and "no interval" in found.words()
 
 
 def test_impossible_pairs_and_means_are_refused() -> None:

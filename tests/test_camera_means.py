@@ -1,0 +1,50 @@
+"""A camera's mean taken off, by the definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jgcl_ray.camera_means import CameraMeans
+from jgcl_ray.errors import UserError
+
+
+def test_each_embedding_loses_its_cameras_mean() -> None:
+    random = np.random.default_rng(0)
+    embeddings = random.standard_normal((30, 6)).astype(np.float32)
+    cameras = random.choice(["door", "hall", "yard"], 30).tolist()
+    means = CameraMeans.of(embeddings, cameras)
+    found = means.centred(embeddings[:5], [*cameras[:4], None])
+    for row in range(5):
+        same = [camera == cameras[row] or row == 4 for camera in cameras]
+        expected = embeddings[row] - embeddings[same].mean(axis=0)
+        np.testing.assert_allclose(found[row], expected / np.linalg.norm(expected), atol=1e-5)
+    assert means.cameras == ("door", "hall", "yard") and means.images.sum() == 30
+    assert means.few == [camera for camera in means.cameras if cameras.count(camera) < 10]
+
+
+def test_shifts_between_cameras_vanish() -> None:
+    """Two photos of each of twenty people, in two cameras that move all features by a vector of their own."""
+    random = np.random.default_rng(1)
+    people = random.standard_normal((20, 8))
+    shifts = 5 * random.standard_normal((2, 8))
+    embeddings = np.concatenate([people + shifts[0], people + shifts[1]]).astype(np.float32)
+    cameras = np.array([1, 2]).repeat(20)
+    first, second = np.split(CameraMeans.of(embeddings, cameras).centred(embeddings, cameras), 2)
+    np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+def test_new_cameras_join_the_known_ones() -> None:
+    a = CameraMeans.of(np.array([[1, 0], [3, 0.0]]), ["x", "x"])
+    b = CameraMeans.of(np.array([[9, 9], [9, 9], [0, 2], [0, 4.0]]), ["x", "x", "y", "y"])
+    both = a.joined(b)
+    assert both.cameras == ("x", "y") and both.means.tolist() == [[2, 0], [0, 3]]
+    assert both.overall.tolist() == [1, 1.5]
+
+
+def test_a_camera_with_one_image_or_without_a_mean_is_refused() -> None:
+    with pytest.raises(UserError, match="camera b has one image"):
+        CameraMeans.of(np.zeros((3, 2)), ["a", "a", "b"])
+    means = CameraMeans.of(np.eye(2), [4, 4])
+    with pytest.raises(UserError, match="camera 5 has no mean feature; those that have one: 4"):
+        means.centred(np.eye(2), [4, 5])
