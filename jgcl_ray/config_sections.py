@@ -18,6 +18,23 @@ Formulation = Literal["paper", "official"]
 Recipe = Literal["gcl", "cluster_contrast"]
 
 
+# The keys of models.backbones.BACKBONES: a test compares.
+BackboneName = Literal[
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet50_ibn_a",
+    "osnet_x1_0",
+    "osnet_x0_75",
+    "osnet_x0_5",
+    "osnet_x0_25",
+    "osnet_ibn_x1_0",
+    "osnet_ain_x1_0",
+    "efficientnet_lite0",
+    "efficientnet_lite0_symmetric",
+]
+
+
 class Section(BaseModel):
     """A frozen group of fields; unknown keys are refused."""
 
@@ -41,7 +58,7 @@ class RunConfig(Section):
     init_from: AbsolutePath | None = Field(
         None,
         description="Checkpoint whose networks a new run starts with, counters and memory afresh; or the file "
-        "encoder.safetensors of one, for the encoder alone.",
+        "encoder.safetensors of one, for the encoder alone, or a file that encoder.weights_file takes.",
     )
     log_every: int = Field(10, ge=1, description="Steps between records of the loss terms.")
     deterministic: bool = Field(
@@ -286,18 +303,24 @@ class CentroidMemoryConfig(Section):
 
 
 class EncoderConfig(Section):
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet50_ibn_a"] = Field(
-        "resnet50", description="Backbone of the identity encoder; stride of its last stage 1."
+    backbone: BackboneName = Field(
+        "resnet50",
+        description="Backbone of the identity encoder, its last map at 1/16 of the image's size. efficientnet_lite0 "
+        "pads as TensorFlow's weights expect it (pip install 'jgcl_ray[imagenet]'), efficientnet_lite0_symmetric as "
+        "those of RangiLyu's release.",
     )
-    head: Literal["linear", "pool"] = Field(
+    head: Literal["linear", "pool", "linear_relu"] = Field(
         "linear",
-        description="Embedding: pool, Linear, batch norm (width below), or pool, batch norm (backbone's width).",
+        description="Embedding: pool, Linear, batch norm (width below), or pool, batch norm (backbone's width), or "
+        "the first with ReLU after it: torchreid's of OSNet, which its files hold.",
     )
-    embedding: int = Field(512, ge=1, description="Width D of the embedding, for the head `linear`.")
+    embedding: int = Field(512, ge=1, description="Width D of the embedding, for heads with a Linear.")
     pooling: Literal["average", "gem"] = Field("average", description="Pooling of the last map for the embedding.")
     weights: Literal["imagenet", "random"] = Field("imagenet", description="What the backbone starts from.")
     weights_file: AbsolutePath | None = Field(
-        None, description="File with ImageNet weights under torchvision's names; null: downloaded once."
+        None,
+        description="File with the backbone's weights under the names of torchvision, torchreid (OSNet) or the "
+        "release (EfficientNet); null: ImageNet's, downloaded once or of the installed package.",
     )
     separate_batch_norm: bool = Field(
         True,

@@ -34,9 +34,10 @@ from jgcl_ray.data.image_files import UNREADABLE, as_rgb, read_rgb, resize
 from jgcl_ray.data.transforms import normalise_images
 from jgcl_ray.errors import UserError
 from jgcl_ray.models import official
+from jgcl_ray.models.backbone import State
+from jgcl_ray.models.backbones import BACKBONES, backbone_of
 from jgcl_ray.models.encoder import IdentityEncoder
-from jgcl_ray.models.resnet import ARCHITECTURES, ResNet
-from jgcl_ray.models.weights import State, complete_batch_norm, load_state, load_weights, read_state
+from jgcl_ray.models.weights import load_foreign, load_state, load_weights, read_state, torchreid_head
 from jgcl_ray.progress import tracked
 from jgcl_ray.training.checkpoint import BEST, LATEST, MANIFEST, read_manifest
 
@@ -89,8 +90,9 @@ class Encoder:
         """An encoder from `path`, strictly; UserError where it is none.
 
         path: a run folder (its best checkpoint, else its latest), a checkpoint folder, a file of
-        `python -m jgcl_ray.export --format safetensors`, `id_*.pt` of the GCL authors, or a ResNet under
-        torchvision's names (.pth or .safetensors; its pooled last map is the embedding). device: auto takes a GPU
+        `python -m jgcl_ray.export --format safetensors`, `id_*.pt` of the GCL authors, an OSNet of torchreid (the
+        embedding is torchreid's feature), or a ResNet under torchvision's names or an EfficientNet-lite0 under its
+        releases' (.pth or .safetensors; the pooled last map is the embedding). device: auto takes a GPU
         where there is one. height, width: of the images; None: those of the training, 256 x 128 for files that do
         not say. flip: embed image and mirror image, see above.
         """
@@ -287,36 +289,30 @@ def _exported(state: State, card: str, path: Path) -> _Parts:
 
 
 def _from_state(state: State, path: Path) -> _Parts:
-    """A file of others: the GCL authors' encoder, or a ResNet and no more."""
+    """A file of others: the GCL authors' encoder, or a backbone, with torchreid's head where it has one."""
     if any(name.startswith(("enc_content.", "dec.", "cnns.")) for name in state):
         raise UserError(f"{path}: the GCL authors' generator or discriminator; give their encoder, id_*.pt")
     if "feat.weight" in state:
         architecture = _foreign("resnet50", "linear", embedding=len(state["feat.weight"]))
         module = IdentityEncoder(architecture)
         official.load_encoder(module, path)
-    else:
-        architecture = _foreign(_backbone_of(state, path), "pool")
-        module = IdentityEncoder(architecture)
-        backbone = {name: value for name, value in state.items() if not name.startswith("fc.")}
-        load_state(module.backbone, complete_batch_norm(module.backbone, backbone), str(path))
-        # Its head, an untrained batch norm, multiplies by one number: nothing once normalised.
+        return module, architecture, FOREIGN_SIZE, None
+    backbone = backbone_of(state)
+    if backbone is None:
+        raise UserError(
+            f"{path}: no encoder that is known here (its names begin with {', '.join(sorted(state)[:3])}); give a "
+            f"checkpoint of jgcl_ray, id_*.pt of the GCL authors, or a backbone under the names of torchvision, "
+            f"torchreid or EfficientNet-lite's releases: {', '.join(BACKBONES)}"
+        )
+    width = torchreid_head(state)
+    architecture = _foreign(backbone, "pool") if width is None else _foreign(backbone, "linear_relu", embedding=width)
+    module = IdentityEncoder(architecture)
+    load_foreign(module, architecture, state, str(path))
+    # Without a head of the file's own there is an untrained batch norm, which multiplies by one number: nothing once
+    # normalised.
     return module, architecture, FOREIGN_SIZE, None
 
 
 def _foreign(backbone: str, head: str, **fields: Any) -> EncoderConfig:
     values: Mapping[str, Any] = {"backbone": backbone, "head": head, "weights": "random", **fields}
     return EncoderConfig.model_validate({**values, "separate_batch_norm": False})
-
-
-def _backbone_of(state: State, path: Path) -> str:
-    for name, architecture in ARCHITECTURES.items():
-        with torch.device("meta"):
-            expected = ResNet(architecture, separate=False).state_dict()
-        needed = {key for key in expected if not key.endswith("num_batches_tracked")}
-        if needed <= state.keys() and all(state[key].shape == expected[key].shape for key in needed):
-            return name
-    raise UserError(
-        f"{path}: no encoder that is known here (its names begin with {', '.join(sorted(state)[:3])}); give a "
-        f"checkpoint of jgcl_ray, id_*.pt of the GCL authors, or a ResNet under torchvision's names: "
-        f"{', '.join(ARCHITECTURES)}"
-    )

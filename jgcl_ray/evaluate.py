@@ -114,8 +114,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="PATH",
-        help="run folder, checkpoint folder, exported safetensors, id_*.pt of the GCL authors, or a ResNet under "
-        "torchvision's names",
+        help="run folder, checkpoint folder, exported safetensors, id_*.pt of the GCL authors, or a backbone under "
+        "the names of torchvision (ResNet), torchreid (OSNet) or EfficientNet-lite0's releases",
     )
     parser.add_argument("--data", required=True, metavar="NAME", help="market1501, msmt17, dukemtmc_reid or walkers")
     parser.add_argument(

@@ -156,6 +156,7 @@ def _write_torchscript(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is; it is still what many servers load
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of padding by H and W, which the file fixes
         torch.jit.save(torch.jit.trace(module, example), path, _extra_files=metadata)
 
 

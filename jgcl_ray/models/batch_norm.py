@@ -89,6 +89,16 @@ class DomainBatchNorm(nn.Module):
         return ((wide - mean.view(channelwise)) * scale.view(channelwise) + self.bias.view(channelwise)).to(x.dtype)
 
 
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance norm with gain and offset, told the domain as batch norm is: it keeps no statistics to part."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True)
+
+    def forward(self, x: torch.Tensor, domain: Domain) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(x)
+
+
 def share_statistics(module: nn.Module) -> None:
     """Let generated images start from the running statistics of real ones, wherever they have their own."""
     for part in module.modules():

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from jgcl_ray.config import EncoderConfig
+from jgcl_ray.models.backbones import BACKBONES
 from jgcl_ray.models.batch_norm import Domain, DomainBatchNorm, group_statistics
-from jgcl_ray.models.resnet import ARCHITECTURES, ResNet
 
 CODE_CELLS = 4  # cells of the appearance code, from head to foot
 
@@ -27,22 +27,24 @@ class EncoderOutput:
 
 
 class IdentityEncoder(nn.Module):
-    """E_id: a ResNet, and two readings of its last map.
+    """E_id: a backbone, and two readings of its last map.
 
-    Head `linear`: pool, Linear C -> D, batch norm. Head `pool`: pool, batch norm, D = C.
+    Head `linear`: pool, Linear C -> D, batch norm. Head `linear_relu`: ReLU besides, as in torchreid's OSNet. Head
+    `pool`: pool, batch norm, D = C.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         """Random weights; `weights.build_encoder` loads what the config asks for."""
         super().__init__()
-        architecture = ARCHITECTURES[config.backbone]
-        self.code_width = CODE_CELLS * architecture.channels
-        self.embedding_width = config.embedding if config.head == "linear" else architecture.channels
-        self.backbone = ResNet(architecture, config.separate_batch_norm)
+        backbone, projects = BACKBONES[config.backbone], config.head != "pool"
+        self.code_width = CODE_CELLS * backbone.channels
+        self.embedding_width = config.embedding if projects else backbone.channels
+        self.rectifies = config.head == "linear_relu"
+        self.backbone = backbone.build(config.separate_batch_norm)
         self.pool: nn.Module = GeneralisedMean() if config.pooling == "gem" else nn.AdaptiveAvgPool2d(1)
         self.embed: nn.Module = nn.Identity()
-        if config.head == "linear":
-            self.embed = nn.Linear(architecture.channels, self.embedding_width)
+        if projects:
+            self.embed = nn.Linear(backbone.channels, self.embedding_width)
             nn.init.kaiming_normal_(self.embed.weight, mode="fan_out")
             nn.init.zeros_(self.embed.bias)
         self.embed_norm = DomainBatchNorm(self.embedding_width, config.separate_batch_norm)
@@ -53,7 +55,7 @@ class IdentityEncoder(nn.Module):
         last = self.backbone(image, domain)
         code = F.adaptive_avg_pool2d(last, (CODE_CELLS, 1)).flatten(1)
         embedding = self.embed_norm(self.embed(self.pool(last).flatten(1)).float(), domain)
-        return EncoderOutput(code.float(), embedding)
+        return EncoderOutput(code.float(), F.relu(embedding) if self.rectifies else embedding)
 
 
 class GeneralisedMean(nn.Module):

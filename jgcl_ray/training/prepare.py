@@ -28,7 +28,7 @@ from jgcl_ray.meshes.projections import open_projections
 from jgcl_ray.mlflow_mirror import masked
 from jgcl_ray.models.batch_norm import synchronise_statistics
 from jgcl_ray.models.networks import build_networks
-from jgcl_ray.models.weights import load_weights
+from jgcl_ray.models.weights import load_foreign, load_weights, read_state
 from jgcl_ray.progress import tracked
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
 from jgcl_ray.storage import RemoteFolder
@@ -191,7 +191,12 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
         torch.backends.cudnn.benchmark = False
     networks = build_networks(config)
     if config.run.init_from is not None and config.run.init_from.is_file():
-        load_weights(networks.encoder, config.run.init_from)
+        if config.run.init_from.suffix == ".safetensors":
+            load_weights(networks.encoder, config.run.init_from)
+        else:
+            load_foreign(
+                networks.encoder, config.encoder, read_state(config.run.init_from), str(config.run.init_from)
+            )
     elif config.run.init_from is not None:
         load_networks(config.run.init_from, networks)
     if config.scaling.sync_batch_norm:
