@@ -16,6 +16,10 @@ An index is one file; it holds the embeddings of the gallery's images and where 
   put more in      python -m jgcl_ray.search --checkpoint runs/walkers --index people.idx --add crops/monday
   take some out    python -m jgcl_ray.search --index people.idx --remove crops/sunday
 
+With --camera-means the folders in the --gallery are cameras, and the mean embedding of each is taken off its images
+and off the queries (--camera NAME says whose they are); a mean is that of the images by which its camera came into
+the index, until it is built anew.
+
 Answers go to standard output, one a line: rank, Euclidean distance of the L2-normalised embeddings (0 to 2), path.
 """
 
@@ -70,6 +74,22 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="of a new index: flat compares with every image; hnsw and ivf are approximate and quick on millions; "
         "auto: flat up to 200,000 images, then ivf",
+    )
+    parser.add_argument(
+        "--flip",
+        action="store_true",
+        help="of a new index: embed the mean of image and mirror image, of queries, too; takes twice the time",
+    )
+    parser.add_argument(
+        "--camera-means",
+        action="store_true",
+        help="of a new index: take each camera's mean embedding off; a camera is a folder in the --gallery",
+    )
+    parser.add_argument(
+        "--camera",
+        metavar="NAME",
+        help="whose images --query and --add name, in an index with --camera-means; without it the mean of all "
+        "cameras is taken off queries, and added images go by their folders",
     )
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out, with a warning, what is no readable image"

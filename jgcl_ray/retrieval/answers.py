@@ -32,11 +32,20 @@ class Answer:
         return [f"{rank}\t{distance:.4f}\t{path}" for rank, (distance, path) in enumerate(pairs, start=1)]
 
 
-def answer(index: GalleryIndex, encoder: Encoder, queries: Sequence[str], k: int) -> list[Answer]:
-    """The nearest images to each query."""
+def answer(
+    index: GalleryIndex, encoder: Encoder, queries: Sequence[str], k: int, camera: str | None = None
+) -> list[Answer]:
+    """The nearest images to each query.
+
+    camera: of the queries, where the index takes off camera means; None takes off the mean of all. UserError for one
+    that it does not know.
+    """
     if not len(index):
         raise UserError("the index is empty: put images in by --add FOLDER")
-    hits = index.search(encoder.embed(queries), k)
+    embeddings = encoder.embed(queries)
+    if index.camera_means is not None:
+        embeddings = index.camera_means.centred(embeddings, [camera] * len(queries))
+    hits = index.search(embeddings, k)
     return [
         Answer(query, tuple(index.paths[row] for row in rows if row >= 0), tuple(distances[rows >= 0].tolist()))
         for query, rows, distances in zip(queries, hits.rows, hits.distances, strict=True)

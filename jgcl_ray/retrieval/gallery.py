@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from jgcl_ray.camera_means import FEW, CameraMeans
 from jgcl_ray.data.image_files import UNREADABLE, verify
 from jgcl_ray.data.image_tree import image_tree
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.retrieval.index import Card, GalleryIndex, Kind
 
+logger = logging.getLogger(__name__)
 
-def new_index(encoder: Encoder, kind: Kind = "auto") -> GalleryIndex:
-    """An empty index for an encoder's embeddings."""
+
+def new_index(encoder: Encoder, kind: Kind = "auto", camera_means: bool = False) -> GalleryIndex:
+    """An empty index for an encoder's embeddings; camera_means: each camera's mean is to be taken off them."""
     size = encoder.height, encoder.width
-    return GalleryIndex(Card(encoder.fingerprint, *size, encoder.width_of_embedding, kind))
+    return GalleryIndex(
+        Card(encoder.fingerprint, *size, encoder.width_of_embedding, kind, encoder.flip, camera_means)
+    )
 
 
 def check_encoder(index: GalleryIndex, encoder: Encoder, file: Path) -> None:
@@ -34,15 +40,41 @@ def images_at(places: Iterable[Path]) -> list[str]:
     return list(dict.fromkeys(path for place in places for path in _images_at(place)))
 
 
+def cameras_of(places: Iterable[Path], known: Collection[str]) -> dict[str, str]:
+    """The camera of each image at some files and folders, by absolute path: that of the `known` in whose folder it
+    lies, however deep; else the first folder below the given one, or that itself where the image lies directly in it.
+    """
+    cameras: dict[str, str] = {}
+    for place in places:
+        for path in _images_at(place):
+            folders = Path(path).parent.parts
+            base = place.expanduser().absolute()
+            below = folders[len(base.parts) :] if base.is_dir() else ()
+            named = [name for name in folders if name in known]
+            cameras[path] = named[-1] if named else below[0] if below else folders[-1]
+    return cameras
+
+
 def add_images(
-    index: GalleryIndex, encoder: Encoder, paths: Sequence[str], batch_size: int = 64, progress: bool = False
+    index: GalleryIndex,
+    encoder: Encoder,
+    paths: Sequence[str],
+    batch_size: int = 64,
+    progress: bool = False,
+    cameras: Mapping[str, str] | None = None,
 ) -> int:
-    """Embed images into the index; how many. Files that it has, unaltered since, are left alone."""
+    """Embed images into the index; how many. Files that it has, unaltered since, are left alone.
+
+    cameras: of the paths, where the index takes off camera means.
+    """
     rows = {path: row for row, path in enumerate(index.paths)}
     stamps = {path: Path(path).stat().st_mtime_ns for path in paths}
     wanted = [path for path in paths if path not in rows or index.stamps[rows[path]] != stamps[path]]
     if wanted:
         embeddings = encoder.embed(wanted, batch_size, progress)
+        if index.card.camera_means:
+            assert cameras is not None
+            embeddings = _centred(index, embeddings, [cameras[path] for path in wanted])
         altered = np.array([rows[path] for path in wanted if path in rows], np.int64)
         if len(altered):
             index.remove(altered)
@@ -68,6 +100,21 @@ def readable(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     """The paths whose images can be decoded to the end, and the others."""
     unreadable = {path for path in paths if not _decodes(path)}
     return [path for path in paths if path not in unreadable], sorted(unreadable)
+
+
+def _centred(index: GalleryIndex, embeddings: np.ndarray, cameras: Sequence[str]) -> np.ndarray:
+    """Less the means of the index, to which those of new cameras are added."""
+    known = () if index.camera_means is None else index.camera_means.cameras
+    new = [row for row, camera in enumerate(cameras) if camera not in known]
+    if new:
+        means = CameraMeans.of(embeddings[new], [cameras[row] for row in new])
+        for camera in means.few:
+            logger.warning(
+                "camera %s has fewer than %d images: their mean says more of who is on them than of it", camera, FEW
+            )
+        index.camera_means = means if index.camera_means is None else index.camera_means.joined(means)
+    assert index.camera_means is not None
+    return index.camera_means.centred(embeddings, cameras)
 
 
 def _images_at(place: Path) -> Iterator[str]:

@@ -16,6 +16,7 @@ import faiss
 import numpy as np
 
 from jgcl_ray.atomic import replacing
+from jgcl_ray.camera_means import CameraMeans
 from jgcl_ray.errors import UserError
 
 Kind = Literal["auto", "flat", "hnsw", "ivf"]
@@ -34,6 +35,8 @@ class Card:
     width: int
     embedding: int  # D
     kind: Kind = "auto"
+    flip: bool = False  # whether image and mirror image were averaged (Encoder.flip)
+    camera_means: bool = False  # whether each camera's mean embedding was taken off
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +50,8 @@ class Hits:
 class GalleryIndex:
     """The embeddings of N images, with their files; row i of both is the same image.
 
-    paths: of the files. stamps (N,) int64: their times of modification, ns.
+    paths: of the files. stamps (N,) int64: their times of modification, ns. camera_means: what was taken off the
+    embeddings, and must be taken off those of queries; of the images by which a camera came in, and kept from then.
     """
 
     def __init__(self, card: Card) -> None:
@@ -55,6 +59,7 @@ class GalleryIndex:
         self.card = card
         self.paths: list[str] = []
         self.stamps = np.zeros(0, np.int64)
+        self.camera_means: CameraMeans | None = None
         self._index = _new_index(self.kind, np.zeros((0, card.embedding), np.float32))
 
     def __len__(self) -> int:
@@ -105,6 +110,13 @@ class GalleryIndex:
 
     def save(self, path: Path) -> None:
         """Write, or replace as a whole: a crash leaves either the old file or the new one."""
+        means: dict[str, Any] = {}
+        if self.camera_means is not None:
+            means = {
+                "cameras": _as_bytes("\0".join(map(str, self.camera_means.cameras))),
+                "means": self.camera_means.means,
+                "camera_images": self.camera_means.images,
+            }
         with replacing(path) as partial, partial.open("wb") as file:
             np.savez(
                 file,
@@ -112,6 +124,7 @@ class GalleryIndex:
                 paths=_as_bytes("\0".join(self.paths)),
                 stamps=self.stamps,
                 index=faiss.serialize_index(self._index),
+                **means,
             )
 
     @classmethod
@@ -121,6 +134,10 @@ class GalleryIndex:
             with np.load(path, allow_pickle=False) as arrays:
                 card = Card(**json.loads(_as_text(arrays["card"])))
                 paths, stamps, content = _as_text(arrays["paths"]), arrays["stamps"], arrays["index"]
+                means = None
+                if "means" in arrays:
+                    cameras = tuple(_as_text(arrays["cameras"]).split("\0"))
+                    means = CameraMeans(cameras, arrays["means"], arrays["camera_images"])
         except FileNotFoundError:
             raise UserError(f"{path}: no such index; build it by --gallery FOLDER") from None
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -128,6 +145,7 @@ class GalleryIndex:
         loaded = cls(card)
         loaded.paths, loaded.stamps = paths.split("\0") if paths else [], stamps
         loaded._index = faiss.deserialize_index(content)
+        loaded.camera_means = means
         assert loaded._index.ntotal == len(loaded.paths) == len(stamps)
         return loaded
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.retrieval.answers import Answer, answer
-from jgcl_ray.retrieval.gallery import add_images, check_encoder, images_at, new_index, readable, remove_images
+from jgcl_ray.retrieval.gallery import (
+    add_images,
+    cameras_of,
+    check_encoder,
+    images_at,
+    new_index,
+    readable,
+    remove_images,
+)
 from jgcl_ray.retrieval.index import GalleryIndex, Kind, looks_like_index
 
 logger = logging.getLogger(__name__)
@@ -33,6 +42,9 @@ class Request:
     batch_size: int = 64
     height: int | None = None  # of a new index; None: the checkpoint's
     width: int | None = None
+    flip: bool = False  # of a new index, like camera_means; an index knows its own
+    camera_means: bool = False
+    camera: str | None = None  # of what is added and of the queries
 
 
 def fulfil(request: Request) -> list[Answer]:
@@ -42,9 +54,11 @@ def fulfil(request: Request) -> list[Answer]:
     index = GalleryIndex.load(request.index) if request.gallery is None else None
     encoder = _encoder(request, index)
     if encoder is not None:
-        index = index or new_index(encoder, request.kind)
+        index = index or new_index(encoder, request.kind, request.camera_means)
         check_encoder(index, encoder, request.index)
     assert index is not None  # _check saw to it
+    if request.camera is not None and not index.card.camera_means:
+        raise UserError(f"--camera: {request.index} takes off no camera means; build it with --camera-means for that")
 
     added = removed = 0
     places = [place for place in (request.gallery, *request.add) if place is not None]
@@ -55,7 +69,8 @@ def fulfil(request: Request) -> list[Answer]:
             paths, unreadable = readable(paths)
             for path in unreadable:
                 logger.warning("%s cannot be read and is left out", path)
-        added = add_images(index, encoder, paths, request.batch_size, progress=True)
+        cameras = _cameras(request, index) if index.card.camera_means else None
+        added = add_images(index, encoder, paths, request.batch_size, True, cameras)
     if request.remove:
         removed = remove_images(index, request.remove)
     if places or removed:
@@ -67,7 +82,25 @@ def fulfil(request: Request) -> list[Answer]:
     if not request.query:
         return []
     assert encoder is not None
-    return answer(index, encoder, [str(path) for path in request.query], request.k)
+    return answer(index, encoder, [str(path) for path in request.query], request.k, request.camera)
+
+
+def _cameras(request: Request, index: GalleryIndex) -> dict[str, str]:
+    """The camera of each image that is to be put in, told on standard error."""
+    cameras: dict[str, str] = {}
+    if request.gallery is not None:
+        cameras = cameras_of([request.gallery], ())
+        inner = str(request.gallery.expanduser().absolute())
+        beside = [path for path in cameras if str(Path(path).parent) == inner]
+        if beside or len(set(cameras.values())) < 2:
+            what = f"{beside[0]} lies in no camera's folder" if beside else "there is one camera's folder alone"
+            raise UserError(f"--camera-means: {what}; {request.gallery} must hold a folder for each of its cameras")
+    known = index.camera_means.cameras if index.camera_means is not None else set(cameras.values())
+    added = cameras_of(request.add, [str(camera) for camera in known])
+    cameras |= added if request.camera is None else dict.fromkeys(added, request.camera)
+    counts = ", ".join(f"{camera} ({images:,})" for camera, images in sorted(Counter(cameras.values()).items()))
+    print(f"cameras: {counts}", file=sys.stderr)
+    return cameras
 
 
 def _state(file: Path) -> tuple[int, int] | None:
@@ -79,7 +112,8 @@ def _encoder(request: Request, index: GalleryIndex | None) -> Encoder | None:
     if request.checkpoint is None:
         return None
     size = (request.height, request.width) if index is None else (index.card.height, index.card.width)
-    return Encoder.load(request.checkpoint, request.device, *size)
+    flip = request.flip if index is None else index.card.flip
+    return Encoder.load(request.checkpoint, request.device, *size, flip=flip)
 
 
 def _check(request: Request) -> None:
@@ -91,6 +125,10 @@ def _check(request: Request) -> None:
         raise UserError(f"{request.index}: exists and is no index; give --index another name")
     if request.gallery is None and (request.height or request.width):
         raise UserError("--height and --width are of a new index (--gallery); an index knows its own")
+    if request.gallery is None and (request.flip or request.camera_means):
+        raise UserError("--flip and --camera-means are of a new index (--gallery); an index knows its own")
+    if request.camera is not None and not (request.add or request.query):
+        raise UserError("--camera is of images that --add or --query name; in --gallery the folders are the cameras")
     for path in request.query:
         if not path.is_file():
             raise UserError(f"--query {path}: no such file")

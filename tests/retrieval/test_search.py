@@ -12,6 +12,7 @@ import pytest
 from checkpoints import write_run
 from PIL import Image
 
+from jgcl_ray.camera_means import CameraMeans
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.retrieval import request
 from jgcl_ray.retrieval.index import GalleryIndex
@@ -92,6 +93,64 @@ def test_images_come_and_go(
     assert GalleryIndex.load(built).paths == [str(altered)]
 
 
+def test_flip_and_camera_means_are_kept_in_the_index(
+    run: Path, gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index, query = tmp_path / "centred.idx", gallery / "b" / "3.png"
+    call("--checkpoint", run, "--index", index, "--gallery", gallery, "--flip", "--camera-means")
+    assert "cameras: a (2), b (2)" in capsys.readouterr().err
+    paths = sorted(str(path) for path in gallery.rglob("*.*g"))
+    plain = Encoder.load(run, flip=True).embed(paths)
+    means = CameraMeans.of(plain, [Path(path).parent.name for path in paths])
+    by_camera = {"a": means.means[0], "b": means.means[1], None: plain.mean(axis=0)}
+
+    def centred(row: int, camera: str | None) -> np.ndarray:
+        shifted = plain[row] - by_camera[camera]
+        return shifted / np.linalg.norm(shifted)
+
+    expected = np.stack([centred(row, Path(path).parent.name) for row, path in enumerate(paths)])
+    loaded = GalleryIndex.load(index)
+    np.testing.assert_allclose(loaded.embeddings()[np.argsort(loaded.paths)], expected, atol=1e-3)
+    for camera, option in (("b", ("--camera", "b")), ("a", ("--camera", "a")), (None, ())):
+        call("--checkpoint", run, "--index", index, "--query", query, "-k", 4, *option)
+        distances = np.linalg.norm(expected - centred(paths.index(str(query)), camera), axis=1)
+        lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        found = {path: float(distance) for _, distance, path in lines}
+        np.testing.assert_allclose([found[path] for path in paths], distances, atol=2e-3)
+    assert "camera c has no mean feature; those that have one: a, b" in refused(
+        capsys, "--checkpoint", run, "--index", index, "--query", query, "--camera", "c"
+    )
+
+
+def test_added_images_are_centred_by_the_means_that_the_index_has(
+    run: Path, gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    index, means = tmp_path / "centred.idx", tmp_path / "means"
+    call("--checkpoint", run, "--index", index, "--gallery", gallery, "--camera-means")
+    before = GalleryIndex.load(index).camera_means
+    assert before is not None and "camera a has fewer than 10 images" in caplog.text
+    (gallery / "b" / "track").mkdir()
+    for place in (
+        gallery / "b" / "track" / "5.png",
+        means / "c" / "6.png",
+        means / "c" / "7.png",
+        tmp_path / "8.png",
+    ):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(gallery / "a" / f"{1 + (place.name == '7.png')}.png", place)
+    call("--checkpoint", run, "--index", index, "--add", gallery / "b" / "track", means)
+    assert "cameras: b (1), c (2)" in capsys.readouterr().err  # a known camera's folder counts, however deep
+    call("--checkpoint", run, "--index", index, "--add", tmp_path / "8.png", "--camera", "a")
+    after = GalleryIndex.load(index)
+    assert after.camera_means is not None and after.camera_means.cameras == ("a", "b", "c") and len(after) == 8
+    np.testing.assert_array_equal(after.camera_means.means[:2], before.means)
+    rows = {Path(path).name: row for row, path in enumerate(after.paths)}
+    encoder, found = Encoder.load(run), after.embeddings()
+    for name, column in (("5.png", 1), ("7.png", 2), ("8.png", 0)):
+        shifted = encoder.embed([after.paths[rows[name]]])[0] - after.camera_means.means[column]
+        np.testing.assert_allclose(found[rows[name]], shifted / np.linalg.norm(shifted), atol=1e-3)
+
+
 def test_answers_outlive_their_files(
     run: Path, gallery: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +218,11 @@ def test_mistakes_are_one_line(
         "no such file": (*with_encoder, "--query", tmp_path / "absent.jpg"),
         "there is no folder": ("--checkpoint", run, "--index", tmp_path / "no/x.idx", "--gallery", gallery),
         "an index knows its own": (*with_encoder, "--add", gallery, "--height", 64),
+        "--flip and --camera-means are of a new index": (*with_encoder, "--add", gallery, "--flip"),
+        "takes off no camera means": (*with_encoder, "--query", gallery / "a/1.png", "--camera", "a"),
+        "in --gallery the folders are the cameras": (*with_encoder, "--gallery", gallery, "--camera", "a"),
+        "there is one camera's folder alone": (*with_encoder, "--gallery", gallery.parent, "--camera-means"),
+        "1.png lies in no camera's folder": (*with_encoder, "--gallery", gallery / "a", "--camera-means"),
         "ends in .png or .jpg": (*with_encoder, "--query", gallery / "a/1.png", "--sheet", tmp_path / "sheet.abc"),
     }
     for message, arguments in cases.items():
