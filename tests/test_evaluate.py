@@ -207,7 +207,7 @@ def test_against_another_encoder(call: Call, run: Path, photos: Path, tmp_path: 
     assert len(b["against"]["by_camera_pair"]) == 6 and b["against"]["by_viewpoint"] == []
     assert out.splitlines()[-3].startswith(f"mAP {b['difference']:+.4f} [{low:+.4f}, {high:+.4f}] against {first}")
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert "Against another encoder" in page and f"{b['difference']:+.3f} [{low:+.4f}, {high:+.4f}]" in page
+    assert "Against another encoder" in page and f"{b['difference']:+.3f} [{low:+.3f}, {high:+.3f}]" in page
 
 
 def rows_of(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:

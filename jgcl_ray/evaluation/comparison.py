@@ -93,11 +93,12 @@ class Comparison:
 
 
 def telling(shares: Sequence[Share]) -> list[Share]:
-    """All of a few; of many, those that gain most and those that lose most, in the order of their gain."""
+    """All of a few; of many, those that gain most and those that lose most, by two people or more, in that order."""
     if len(shares) <= SHOWN:
         return list(shares)
-    ordered = sorted(shares, key=lambda share: -share.difference.mean)
-    return ordered[: SHOWN // 2] + ordered[-SHOWN // 2 :]
+    known = [share for share in shares if share.people > 1]
+    ordered = sorted(known, key=lambda share: -share.difference.mean)
+    return ordered if len(ordered) <= SHOWN else ordered[: SHOWN // 2] + ordered[-SHOWN // 2 :]
 
 
 def turned(degrees: tuple[int, int]) -> str:

@@ -17,7 +17,7 @@ from jgcl_ray.evaluation.clusters import Clustering
 from jgcl_ray.evaluation.comparison import Comparison
 from jgcl_ray.evaluation.plots import chance_cmc
 from jgcl_ray.evaluation.ranking import CameraPair
-from jgcl_ray.evaluation.tables import comparison_tables, corrections_table, verdict, viewpoints_table
+from jgcl_ray.evaluation.tables import WORDS, comparison_tables, corrections_table, verdict, viewpoints_table
 
 CLUSTERS_TITLE = "Clusters: what is taken for one person"
 
@@ -177,7 +177,7 @@ def find(found: Assessment, clustering: Clustering, comparison: Comparison | Non
         told = verdict(comparison.difference)
         (good if comparison.difference.mean > 0 else bad).append(words + told[0].lower() + told[1:])
     good += [
-        f"Without training, {one.name} would give mAP {one.result.mAP:.3f} ({one.difference.mean:+.3f})."
+        f"Without training, {WORDS[one.name]} would give mAP {one.result.mAP:.3f} ({one.difference.mean:+.3f})."
         for one in found.corrected
         if one.difference.low > 0
     ]

@@ -9,10 +9,11 @@ from jgcl_ray.evaluation.assessment import Assessment
 from jgcl_ray.evaluation.bootstrap import Interval
 from jgcl_ray.evaluation.comparison import Comparison, telling
 
-_NAMES = {
+# Of the corrections, by their names in the JSON.
+WORDS = {
     "flip": "image and mirror image averaged",
     "camera_means": "each camera's mean taken off",
-    "flip+camera_means": "both",
+    "flip+camera_means": "both of these",
 }
 
 
@@ -21,7 +22,7 @@ def corrections_table(found: Assessment) -> str:
     plain = [("plain", _value(found.result.mAP, found.interval), f"{found.result.cmc[0]:.1%}", "")]
     rows = [
         (
-            _NAMES[one.name],
+            WORDS[one.name],
             _value(one.result.mAP, one.interval),
             f"{one.result.cmc[0]:.1%}",
             _value(one.difference.mean, one.difference, "+"),
@@ -55,9 +56,9 @@ def comparison_tables(comparison: Comparison, found: Assessment) -> str:
     difference = comparison.difference
     whose = f" ({comparison.other.checkpoint})" if comparison.other.checkpoint else ""
     words = (
-        f"Against {comparison.other.path}{whose}, mAP {comparison.other.mAP:.3f}: {difference.mean:+.3f} "
-        f"{difference.words('+')} over the same {comparison.queries:,} queries of {comparison.people:,} people, in "
-        f"pairs. {verdict(difference)}"
+        f"Against {comparison.other.path}{whose}, mAP {comparison.other.mAP:.3f}: "
+        f"{_value(difference.mean, difference, '+')} over the same {comparison.queries:,} queries of "
+        f"{comparison.people:,} people, in pairs. {verdict(difference)}"
     )
     unpaired = comparison.only_here + comparison.only_there
     if unpaired:
