@@ -24,11 +24,13 @@ from jgcl_ray.distributed import mean_over_workers, rank, sum_over_workers, worl
 from jgcl_ray.evaluation.evaluator import Scores, evaluate, validate
 from jgcl_ray.mlflow_mirror import without_secrets
 from jgcl_ray.run_log import NullRunLog
+from jgcl_ray.training.best import Best, starts_trained
 from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved, checkpoint_name, load_networks, load_saved
 from jgcl_ray.training.precision import autocast
 from jgcl_ray.training.session import Session
 from jgcl_ray.training.stages import Stage, build_stage
 from jgcl_ray.training.step import NonFiniteLossError
+from jgcl_ray.training.vital_signs import VitalSigns
 
 Batch = TypeVar("Batch", ImageBatch, PairedBatch)
 
@@ -70,9 +72,10 @@ class Loop:
     ) -> None:
         self.session, self.config = session, session.config
         self.checkpoints, self.log, self.hooks = checkpoints, log, hooks or Hooks()
+        self.signs = VitalSigns(session)
         self.position = Position()
         self.scores: dict[str, float] = {}  # of the last evaluation
-        self.best: tuple[float, str] = (float("-inf"), "")  # score and checkpoint
+        self.best = Best("mAP" if self.config.eval.select_on == "test" else "validation_mAP")
         self._memory: Mapping[str, Any] | None = None  # of the stage that is resumed
         self._closed = time.perf_counter()  # when the epoch before was recorded
 
@@ -82,11 +85,12 @@ class Loop:
         load_networks(checkpoint, self.session.networks)
         self.session.load_state(saved.state["session"])
         self.position, self.scores = saved.position, dict(saved.scores)
-        self.best = (saved.state["best_score"], saved.state["best_name"])
+        self.best.score, self.best.name = saved.state["best_score"], saved.state["best_name"]
         self._memory = saved.state["memory"]
+        self.signs.load_state(saved.state["epoch_began_with"])
         # The link may be one step behind, if the run ended between the checkpoint and the link.
-        if rank() == 0 and (self.checkpoints.folder / self.best[1]).is_dir() and self.best[1]:
-            self.checkpoints.mark_best(self.checkpoints.folder / self.best[1])
+        if rank() == 0 and (self.checkpoints.folder / self.best.name).is_dir() and self.best.name:
+            self.checkpoints.mark_best(self.checkpoints.folder / self.best.name)
 
     def run(self) -> Outcome:
         """All stages, one after the other."""
@@ -113,8 +117,11 @@ class Loop:
         if self.position.batch == 0:
             if self.wishes()[0]:
                 return False
-            labelling = stage.begin_epoch(epoch, self.position.step)
-            self.record(name, epoch, labelling)
+            numbers = dict(stage.begin_epoch(epoch, self.position.step))
+            if epoch == 0 and stage.trains_encoder and starts_trained(self.config, self.position.stage):
+                numbers |= self.score_start(name, stage)
+            self.record(name, epoch, numbers)
+            self.signs.epoch_begins()
 
         batches, images, shown = stage.num_batches(epoch), 0, {}
         start = time.perf_counter()
@@ -151,15 +158,21 @@ class Loop:
         self.position = Position(self.position.stage, epoch + 1, 0, self.position.step)
         session.equalise()
         last = epoch + 1 == stage.epochs
+        if not stage.trains_encoder:
+            session.encoder_unchanged(self.position.step)
+        signs = self.signs.measure(
+            name,
+            self.position.step,
+            trains_encoder=stage.trains_encoder,
+            draws_views=self.config.draws_views(name),
+        )
         improved = False
         if stage.trains_encoder and (last or (epoch + 1) % self.config.eval.every == 0):
             with session.timed("evaluation"):
                 self.scores = self.score()
-            chosen = self.scores.get("mAP" if self.config.eval.select_on == "test" else "validation_mAP")
-            improved = chosen is not None and chosen > self.best[0]
-            if improved and chosen is not None:
-                self.best = (chosen, checkpoint_name(name, self.position))
+            improved = self.best.offer(self.scores, checkpoint_name(name, self.position))
         numbers = dict(self.scores) if "evaluation" in session.seconds else {}
+        numbers |= signs
         numbers["images_per_second"] = images / max(session.seconds["train"], 1e-9)
         numbers |= {f"seconds_{part}": value for part, value in session.seconds.items()}
         now = time.perf_counter()
@@ -172,6 +185,16 @@ class Loop:
         if improved and rank() == 0:
             self.checkpoints.mark_best(checkpoint)
         self.hooks.epoch_done(name, epoch, self.position.step, numbers)
+
+    def score_start(self, name: StageName, stage: Stage) -> dict[str, float]:
+        """Of the encoder before the first stage that trains it: it competes for the best, from a checkpoint."""
+        with self.session.timed("evaluation"):
+            self.scores = self.score()
+        if self.best.offer(self.scores, checkpoint_name(name, self.position)):
+            checkpoint = self.save(name, stage)
+            if rank() == 0:
+                self.checkpoints.mark_best(checkpoint)
+        return self.scores
 
     def score(self) -> dict[str, float]:
         """Of the encoder as it is: on the test split where it has labels, and on the validation split."""
@@ -209,8 +232,8 @@ class Loop:
         dataset = self.session.data.dataset
         if dataset.query is None or dataset.gallery is None:
             return None
-        best = self.checkpoints.folder / self.best[1]
-        if self.best[1] and best.is_dir():
+        best = self.checkpoints.folder / self.best.name
+        if self.best.name and best.is_dir():
             load_networks(best, self.session.networks)
         return self.score_test()
 
@@ -225,8 +248,9 @@ class Loop:
         state = {
             "session": self.session.state(),
             "memory": stage.state(),
-            "best_score": self.best[0],
-            "best_name": self.best[1],
+            "epoch_began_with": self.signs.state(),
+            "best_score": self.best.score,
+            "best_name": self.best.name,
         }
         saved = Saved(self.position, without_secrets(self.config.model_dump(mode="json")), state, self.scores)
         title = checkpoint_name(name, self.position)

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -101,6 +101,11 @@ class Session:
             assert codes is not None
             self.networks.generator.standardise(*codes.statistics())
 
+    def encoder_unchanged(self, step: int) -> None:
+        """Features that were extracted before count as of `step` too: the steps since then left the encoder alone."""
+        if self._extracted is not None:
+            self._extracted = replace(self._extracted, step=step)
+
     def _extracted_at(self, step: int) -> _Extracted:
         if self._extracted is None or self._extracted.step != step:
             codes = None
@@ -110,8 +115,11 @@ class Session:
                 self._extracted = _Extracted(step, self.extract(self.data.images, codes), codes)
         return self._extracted
 
-    def label_anew(self, step: int) -> Mapping[str, float]:
-        """Cluster the features of all training images into pseudo labels; the labelling's quality in numbers."""
+    def label_anew(self, step: int, needed: bool = True) -> Mapping[str, float]:
+        """Cluster the features of all training images into pseudo labels; the labelling's quality in numbers.
+
+        needed: whether the stage cannot do without clusters; UserError where there is none.
+        """
         train = self.data.dataset.train
         cameras = train.cameras if (train.cameras >= 0).all() else None
         features = self.features(step)
@@ -120,7 +128,7 @@ class Session:
             self.labels = self.clusterer.label(features.numpy(), cameras)
             quality = measure(self.labels, before, train.identities, cameras)
         words = advice(self.labels, self.config.pseudo_labels)
-        if self.labels.num_clusters == 0:
+        if needed and self.labels.num_clusters == 0:
             raise UserError(words or "no cluster: nothing to train on")
         if words is not None and rank() == 0:
             logger.warning("pseudo labels: %s", words)

@@ -207,11 +207,12 @@ class Generation(_Paired):
     def begin(self, step: int) -> None:
         """See Stage."""
         share_statistics(self.session.networks.encoder)
+        self.session.features(step)
         self.session.standardise_codes(step)
 
     def begin_epoch(self, epoch: int, step: int) -> Mapping[str, float]:
-        """See Stage."""
-        return {}
+        """See Stage: labels, where no stage before made any, to see whether views keep the person."""
+        return self.session.label_anew(step, needed=False) if self.session.labels is None else {}
 
     def step(self, batch: PairedBatch, epoch: int, step: int) -> Terms:
         """See Stage."""

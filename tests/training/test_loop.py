@@ -13,11 +13,12 @@ from torch import nn
 from worker_group import run_workers
 
 from jgcl_ray.config import Config
+from jgcl_ray.config_sections import STAGES
 from jgcl_ray.data.samplers import Shard
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.training import worker
-from jgcl_ray.training.loop import Outcome
+from jgcl_ray.training.loop import Loop, Outcome
 from jgcl_ray.training.prepare import InProcess, open_folder, plan_run
 from jgcl_ray.training.worker import STOP, clear, work
 
@@ -63,6 +64,27 @@ def test_run_folder_holds_what_others_rely_on(undisturbed: Path) -> None:
     steps = [line["step"] for line in lines if "generator_total" in line or "cluster_contrast" in line]
     assert steps == list(range(1, len(steps) + 1))
     assert any("mAP" in line and "validation_mAP" in line for line in lines)
+    signs = {"encoder_moved", "view_sharpness", "discriminator_margin", "view_rank1", "photo_rank1"}
+    seen = {stage: signs & set().union(*(line for line in lines if line["stage"] == stage)) for stage in STAGES}
+    assert seen == {"warmup": {"encoder_moved"}, "generation": signs - {"encoder_moved"}, "joint": signs}
+
+
+def test_the_encoder_before_the_stage_competes_for_the_best(
+    walkers: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scored before the first batch, on the first epoch's labelling, and the best where training only harms."""
+    falling = iter([0.9, 0.5, 0.4])
+    score = Loop.score
+    monkeypatch.setattr(Loop, "score", lambda self: score(self) | {"mAP": next(falling)})
+    weights = undisturbed / "checkpoints" / "latest"
+    recipe = ("run.stages=[joint]", "joint.recipe=cluster_contrast", "cluster_contrast.batches_per_epoch=1")
+    start(configured(walkers, tmp_path, *recipe, f"run.init_from={weights}", "joint.epochs=2", "eval.select_on=test"))
+    checkpoints = tmp_path / "walkers" / "checkpoints"
+    assert (checkpoints / "best").resolve().name == "step0000000-stage1-joint-epoch000"
+    same = "encoder.safetensors"
+    assert (checkpoints / "best" / same).read_bytes() == (weights / same).read_bytes()
+    scored = [(line["epoch"], line["step"], line["mAP"]) for line in records(tmp_path / "walkers") if "mAP" in line]
+    assert scored == [(0, 0, 0.9), (0, 1, 0.5), (1, 2, 0.4)]
 
 
 def test_cluster_contrast_in_place_of_the_joint_stage(
