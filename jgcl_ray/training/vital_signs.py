@@ -18,7 +18,7 @@ from torch import nn
 from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import Config
 from jgcl_ray.data.loaders import Loader, paired_loader
-from jgcl_ray.data.samplers import Draw, sequential_batches
+from jgcl_ray.data.samplers import Draw
 from jgcl_ray.distributed import gather_rows, rank, sum_over_workers
 from jgcl_ray.models.networks import Networks
 from jgcl_ray.pseudo_labels.extract import in_eval_mode
@@ -102,8 +102,9 @@ class VitalSigns:
             assert projections is not None
             in_process = self.config.data.model_copy(update={"loader_workers": 0})
             self._loader = paired_loader(data.images, projections, in_process, self.config.run.seed)
-        for batch in sequential_batches(rows, self.config.eval.batch_size):
-            yield self._loader.source.batch([Draw(draw.row) for draw in batch])
+        size = self.config.eval.batch_size
+        for start in range(0, len(rows), size):
+            yield self._loader.source.batch([Draw(int(row)) for row in rows[start : start + size]])
 
 
 @torch.no_grad()
