@@ -34,13 +34,15 @@ class SurfaceSettings:
     enough: float = 0.3  # summed weight in a voxel that outweighs the coarser ones
     trust: float = 0.55  # confidence in a level over that in the one before
     edge: float = 0.3  # weight of a pixel at a silhouette or a fold
+    rim: float = 0.03  # of the picture's height: how far inside the silhouette a pixel may yet be backdrop
+    doubt: float = 0.1  # weight there of a pixel that looks like the backdrop
     band: float = 0.04  # of the picture's height: how far outside the silhouette clothes are looked for
     bins: int = 4  # distances to the silhouette that are told apart within the band
     band_voxel: float = 0.08  # metres
     contrast: float = 0.08  # difference of colour in [0, 1] at which a pixel is as likely the person as backdrop
     widened: float = 0.012  # metres that clothes stick out where the photo does not tell
     softness: float = 0.0075  # metres over which that ends
-    through: float = 0.0  # share of the opposite side of the body in what no near pixel tells
+    through: float = 0.3  # share of the opposite side of the body in what no near pixel tells
 
 
 VOXEL_PIXELS = 1.2
@@ -240,9 +242,11 @@ def _weight(coordinates: Tensor, mask: Tensor, person: Tensor, settings: Surface
     count = smooth.flatten(1).sum(1).clamp(min=1)
     usual = ((steps * smooth).flatten(1).sum(1) / count)[:, None, None]
     grazing = (usual / steps.clamp(min=1e-6)).clamp(0.05, 1.0)
-    near_edge = nearest_inside(~mask, _pixels(0.03, mask.shape[1]))[0] <= _pixels(0.03, mask.shape[1])
+    reach = _pixels(settings.rim, mask.shape[1])
+    near_edge = F.max_pool2d((~mask).float(), 2 * reach + 1, stride=1, padding=reach) > 0
     weight = torch.where(fold, settings.edge, grazing)
-    return torch.where(near_edge, weight * (0.1 + 0.9 * person), weight)
+    doubted = settings.doubt + (1 - settings.doubt) * person
+    return torch.where(near_edge, weight * doubted, weight)
 
 
 def _with_mirrored(box: Box, points: Tensor, row: Tensor, values: Tensor, mirrored: float) -> Tensor:

@@ -29,8 +29,8 @@ def nearest_inside(mask: Tensor, reach: int) -> tuple[Tensor, Tensor]:
             moved = key + (shift * shift << bits)
             size = key.shape[axis] - shift
             later, sooner = best.narrow(axis, shift, size), best.narrow(axis, 0, size)
-            later.copy_(torch.minimum(later, moved.narrow(axis, 0, size)))
-            sooner.copy_(torch.minimum(sooner, moved.narrow(axis, shift, size)))
+            torch.minimum(later, moved.narrow(axis, 0, size), out=later)
+            torch.minimum(sooner, moved.narrow(axis, shift, size), out=sooner)
         key = best
     squared = key >> bits
     distance = squared.to(torch.float32).sqrt()

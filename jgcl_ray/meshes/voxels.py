@@ -24,9 +24,11 @@ class Box:
     def around(cls, low: Tensor, high: Tensor, voxel: float, boxes: int, multiple: int) -> Box:
         """With numbers of voxels that `multiple` divides, so that they can be joined; corners (3,) metres.
 
-        Its corners are on the lattice of such blocks through the origin: larger boxes have the same voxels, and more.
+        Its blocks of that many voxels are of the lattice that has one around the origin: larger boxes have the same
+        voxels, and more.
         """
-        first, last = (low / (voxel * multiple)).floor(), (high / (voxel * multiple)).ceil()
+        first = (low / (voxel * multiple) + 0.5).floor() - 0.5
+        last = (high / (voxel * multiple) + 0.5).ceil() - 0.5
         x, y, z = ((last - first).clamp(min=1) * multiple).long().tolist()
         return cls(boxes, (x, y, z), first * (voxel * multiple), voxel)
 
