@@ -229,11 +229,12 @@ def _weight(coordinates: Tensor, mask: Tensor, person: Tensor, settings: Surface
 
     Little at silhouettes and folds, at a grazing angle, and near the silhouette where it looks like the backdrop.
     """
-    held = torch.where(mask[..., None], coordinates, 100.0)
+    held = [axis.masked_fill(~mask, 100.0) for axis in coordinates.unbind(-1)]
     steps = torch.zeros_like(person)  # metres to the neighbour on the surface that is farthest away
     for axis in (1, 2):
-        size = held.shape[axis] - 1
-        step = (held.narrow(axis, 1, size) - held.narrow(axis, 0, size)).abs().amax(-1)
+        size = mask.shape[axis] - 1
+        x, y, z = ((along.narrow(axis, 1, size) - along.narrow(axis, 0, size)).abs() for along in held)
+        step = torch.maximum(torch.maximum(x, y), z)
         for start in (0, 1):
             part = steps.narrow(axis, start, size)
             part.copy_(torch.maximum(part, step))
@@ -243,7 +244,7 @@ def _weight(coordinates: Tensor, mask: Tensor, person: Tensor, settings: Surface
     usual = ((steps * smooth).flatten(1).sum(1) / count)[:, None, None]
     grazing = (usual / steps.clamp(min=1e-6)).clamp(0.05, 1.0)
     reach = _pixels(settings.rim, mask.shape[1])
-    near_edge = F.max_pool2d((~mask).float(), 2 * reach + 1, stride=1, padding=reach) > 0
+    near_edge = nearest_inside(~mask, reach)[0] <= reach
     weight = torch.where(fold, settings.edge, grazing)
     doubted = settings.doubt + (1 - settings.doubt) * person
     return torch.where(near_edge, weight * doubted, weight)

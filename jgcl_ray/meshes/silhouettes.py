@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jgcl_ray.meshes import loops
+
 
 def nearest_inside(mask: Tensor, reach: int) -> tuple[Tensor, Tensor]:
     """How far each pixel is from the nearest one inside a mask, and which that is.
@@ -17,6 +19,15 @@ def nearest_inside(mask: Tensor, reach: int) -> tuple[Tensor, Tensor]:
     none so near; its place row * W + column (B, H, W) int64 (any where there is none). Exact up to `reach`: columns
     first, then rows (Felzenszwalb and Huttenlocher's two passes, without their envelope).
     """
+    if mask.device.type == "cpu":
+        found = torch.empty(mask.shape), torch.empty(mask.shape, dtype=torch.int64)
+        loops.nearest_inside(mask.numpy(), reach, found[0].numpy(), found[1].numpy())
+        return found
+    return nearest_inside_in_parallel(mask, reach)
+
+
+def nearest_inside_in_parallel(mask: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """`nearest_inside` of whole pictures at once, for a GPU."""
     _, height, width = mask.shape
     bits = (height * width - 1).bit_length()
     none = 2 * reach * reach + 1

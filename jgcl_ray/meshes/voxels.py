@@ -6,9 +6,13 @@ Letters: B boxes, P points of all of them together, C channels, X x Y x Z voxels
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from jgcl_ray.meshes import loops
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,24 @@ class Box:
 
         Points outside count for the voxel at the edge.
         """
+        x, y, z = self.shape
+        if _plain(points, values):
+            sums = torch.zeros(self.boxes, x, y, z, values.shape[1])
+            loops.add(points.numpy(), box.numpy(), values.numpy(), self.origin.numpy(), self._side, sums.numpy())
+            return sums
         cell = ((points - self.origin) / self.voxel).floor().long()
         row = self._row(box, *(cell[:, axis].clamp(0, self.shape[axis] - 1) for axis in range(3)))
-        x, y, z = self.shape
         empty = values.new_zeros(self.boxes * x * y * z, values.shape[1])
         summed = empty.scatter_add(0, row[:, None].expand_as(values), values)
         return summed.view(self.boxes, x, y, z, values.shape[1])
 
     def read(self, voxels: Tensor, points: Tensor, box: Tensor) -> Tensor:
         """Values between the voxels' centres, trilinear: (B, X, Y, Z, C), (P, 3), (P,) -> (P, C)."""
+        if _plain(points, voxels):
+            out = torch.zeros(len(points), voxels.shape[-1])
+            voxels, points = voxels.contiguous(), points.contiguous()
+            loops.read(voxels.numpy(), points.numpy(), box.numpy(), self.origin.numpy(), self._side, out.numpy())
+            return out
         table = voxels.reshape(-1, voxels.shape[-1])
         local = (points - self.origin) / self.voxel - 0.5
         low = local.floor()
@@ -69,6 +82,10 @@ class Box:
                     total = torch.addcmul(total, corner, share_xy * share_z)
         return total
 
+    @property
+    def _side(self) -> Any:
+        return np.float32(self.voxel)
+
     def _row(self, box: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         return ((box * self.shape[0] + x) * self.shape[1] + y) * self.shape[2] + z
 
@@ -79,3 +96,10 @@ def joined(sums: Tensor) -> Tensor:
         even = sums.unflatten(axis, (sums.shape[axis] // 2, 2))
         sums = even.select(axis + 1, 0) + even.select(axis + 1, 1)
     return sums
+
+
+def _plain(points: Tensor, values: Tensor) -> bool:
+    """Whether compiled loops can do it: on the CPU, in float32, without a gradient."""
+    single = points.dtype == values.dtype == torch.float32
+    tracked = torch.is_grad_enabled() and (values.requires_grad or points.requires_grad)
+    return single and values.device.type == "cpu" and not tracked

@@ -15,7 +15,7 @@ from jgcl_ray.meshes.body_models import AnnyBody
 from jgcl_ray.meshes.cameras import Camera, Mesh
 from jgcl_ray.meshes.correspondence import VOXEL_PIXELS, SurfaceSettings, see_surface, surface_view
 from jgcl_ray.meshes.renderers import EmbreeMesh, see_reference
-from jgcl_ray.meshes.silhouettes import nearest_inside, without
+from jgcl_ray.meshes.silhouettes import nearest_inside, nearest_inside_in_parallel, without
 from jgcl_ray.meshes.voxels import Box, joined
 
 HEIGHT, WIDTH = 128, 64
@@ -161,6 +161,18 @@ def test_a_gpu_draws_the_same(coordinates: np.ndarray) -> None:
     assert (here.confidence - there.confidence.cpu()).abs().mean() < 1e-3
 
 
+def test_with_a_gradient_it_draws_the_same(coordinates: np.ndarray) -> None:
+    """PyTorch's operations where a gradient is wanted, compiled loops where not."""
+    photos = torch.from_numpy(painted(coordinates[0], of_everything) / np.float32(255)).permute(2, 0, 1)[None]
+    drafts = []
+    for wanted in (False, True):
+        drafts.append(see_surface(photos.clone().requires_grad_(wanted), tensors(coordinates, 0)))
+    one, other = (seen.draw(tensors(coordinates, 2)) for seen in drafts)
+    assert not one.picture.requires_grad and other.picture.requires_grad
+    np.testing.assert_allclose(one.picture, other.picture.detach(), atol=1e-4)
+    np.testing.assert_allclose(one.confidence, other.confidence.detach(), atol=1e-4)
+
+
 def test_gradients_flow_to_the_photo(coordinates: np.ndarray) -> None:
     """Every pixel of the draft is a mean of the photo's: raising all of these by one raises it by one."""
     photos = torch.from_numpy(painted(coordinates[0], of_everything) / np.float32(255)).permute(2, 0, 1)[None]
@@ -211,7 +223,7 @@ def slow_view(
 
     def weight(pixel: tuple[int, int]) -> float:
         value = settings.edge if steps[pixel] > 0.12 else min(max(usual / steps[pixel], 0.05), 1.0)
-        at_rim = any(max(abs(row - pixel[0]), abs(column - pixel[1])) <= rim for row, column in ground)
+        at_rim = nearest(ground, pixel)[0] <= rim
         return value * (settings.doubt + (1 - settings.doubt) * person[pixel]) if at_rim else value
 
     points = [(seen[pixel], weight(pixel), photo[pixel]) for pixel in body]
@@ -336,12 +348,15 @@ def test_against_the_slow_version(coordinates: np.ndarray) -> None:
     assert (np.abs(fast.confidence[0].numpy() - confidence) < 2e-3).mean() > 0.97
 
 
+@pytest.mark.parametrize("nearest", [nearest_inside, nearest_inside_in_parallel])
 @pytest.mark.parametrize("shape", [(3, 9, 5), (1, 16, 16), (2, 4, 30)])
 @pytest.mark.parametrize("reach", [1, 3, 7])
-def test_nearest_inside_against_all_pairs(shape: tuple[int, int, int], reach: int) -> None:
+def test_nearest_inside_against_all_pairs(
+    nearest: Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]], shape: tuple[int, int, int], reach: int
+) -> None:
     mask = np.random.default_rng(reach).random(shape) < 0.06
     mask[0] = False
-    distance, place = (found.numpy() for found in nearest_inside(torch.from_numpy(mask), reach))
+    distance, place = (found.numpy() for found in nearest(torch.from_numpy(mask), reach))
     for batch, row, column in np.ndindex(shape):
         inside = np.argwhere(mask[batch])
         apart = np.sqrt(((inside - [row, column]) ** 2).sum(1)) if len(inside) else np.array([np.inf])
