@@ -97,6 +97,16 @@ class BodyEstimator:
         joined = {name: np.concatenate([numbers[name] for numbers in found]) for name in found[0]}
         return BodyEstimates(names=tuple(names), size=sizes, **joined)
 
+    def directions_of(self, crops: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of n crops in memory the yaw and its deviation, each (n,), as in BodyEstimates.
+
+        crops: uint8 (n, HEIGHT, WIDTH, 3). sizes: (n, 2), heights and widths in pixels before they were resized.
+        """
+        parts = [slice(start, start + BATCH) for start in range(0, len(crops), BATCH)]
+        found = [self._numbers(crops[part], sizes[part]) for part in parts]
+        yaw, deviation = (np.concatenate([numbers[name] for numbers in found]) for name in ("yaw", "deviation"))
+        return yaw, deviation
+
     @torch.inference_mode()
     def _numbers(self, crops: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
         pixels = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255

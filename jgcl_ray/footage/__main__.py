@@ -1,0 +1,202 @@
+"""From footage to crops: `python -m jgcl_ray.footage --camera NAME --video FILE --tracks FILE --out CROPS`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jgcl_ray.errors import UserError, exit_on_user_error
+
+_EXAMPLES = """
+The crops are CROPS/CAMERA/TRACK/FRAME.jpg, which `data.name=folder` reads; tracks.csv says of each its box, time,
+quality and overlap, spans.csv of each track when it was there, summary.json how many there are.
+
+  a video            python -m jgcl_ray.footage --camera door --video door.mp4 --tracks door.txt --out crops
+  frames             python -m jgcl_ray.footage --camera door --frames door/ --fps 10 --tracks door.csv --out crops
+  two cameras        ... --camera door --video door.mp4 --tracks door.txt --camera hall --frames hall --tracks h.txt
+  MOTChallenge       python -m jgcl_ray.footage --sequence PETS09-S2L1 --out crops
+  many cameras       python -m jgcl_ray.footage --sources cameras.yaml --out crops
+                     cameras: [{camera: door, video: door.mp4, tracks: door.txt, start: 12.5}, ...]
+  no tracks          python -m jgcl_ray.footage --camera door --video door.mp4 --detect --out crops
+
+Track files: MOTChallenge and what ByteTrack, OC-SORT, DeepSORT, FairMOT, boxmot and Norfair make of it; the folder
+labels/ of ultralytics; CSV and JSON with names (supervision, ultralytics' to_json); NVIDIA's MTMC text; KITTI and
+DeepStream. The same command goes on with what was stopped; finished cameras are not done again.
+"""
+
+_OF_A_CAMERA = {
+    "video": ("FILE", "its video"),
+    "frames": ("DIR", "or its frames, images in the order of their names, or a MOTChallenge sequence"),
+    "tracks": ("FILE", "what a tracker wrote: a file, or a folder with a file a frame"),
+    "format": ("NAME", "auto, mot, ultralytics, csv, json, nvidia or kitti (auto)"),
+    "first-frame": (
+        "N",
+        "number of the first frame in the track file: 0, 1, names (as in file names) or auto (auto)",
+    ),
+    "tracks-camera": ("NAME", "whose rows to take where the track file holds several cameras'"),
+    "fps": ("RATE", "frames a second, of frames (25) or in place of the video's own"),
+    "start": ("SECONDS", "from a common zero of all cameras to the first frame (0)"),
+}
+
+
+class _OfCamera(argparse.Action):
+    """Kept with the others in the order given: each belongs to the --camera before it."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        namespace.told = [*(getattr(namespace, "told", None) or []), (self.dest, values)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse, go through the footage, tell what came of it."""
+    given = _parser().parse_args(arguments)
+    with exit_on_user_error():
+        from jgcl_ray.footage.command import Request, fulfil
+        from jgcl_ray.footage.sampling import Sampling
+        from jgcl_ray.footage.sources import read_sources, sequences
+        from jgcl_ray.footage.tracks import Filters
+
+        sources = _told_sources(getattr(given, "told", None) or [], given.detect)
+        sources += [source for path in given.sources for source in read_sources(path)]
+        sources += [source for path in given.sequence for source in sequences(path)]
+        lines = fulfil(
+            Request(
+                sources=tuple(sources),
+                out=given.out,
+                filters=Filters("auto", tuple(given.classes), given.min_confidence, given.min_visibility),
+                sampling=Sampling(
+                    per_track=given.per_track,
+                    every=given.every,
+                    min_height=given.min_height,
+                    max_overlap=given.max_overlap,
+                    min_inside=given.min_inside,
+                    min_boxes=given.min_boxes,
+                    views=given.views,
+                ),
+                detector_weights=given.detector_weights,
+                workers=given.workers,
+                sheet=given.sheet,
+            )
+        )
+        print("\n".join(lines))
+
+
+def _told_sources(told: Sequence[tuple[str, str]], detect: str | None) -> list[Any]:
+    """A Source for each --camera, of the options after it; with one camera their order does not matter."""
+    from jgcl_ray.footage.sources import Source
+
+    names = [value for name, value in told if name == "camera"]
+    if told and not names:
+        raise UserError("--camera NAME is missing: whose footage is it?")
+    groups: list[dict[str, Any]] = [{"camera": name, "detect": detect} for name in names]
+    place = 0 if len(names) == 1 else -1
+    for name, value in told:
+        if name == "camera":
+            place += len(names) > 1
+            continue
+        if place < 0:
+            raise UserError(f"--{name.replace('_', '-')} stands before the first --camera: give it after its camera")
+        if name in groups[place]:
+            raise UserError(f"camera {groups[place]['camera']}: --{name.replace('_', '-')} is given twice")
+        groups[place][name] = _converted(name, value)
+    return [Source(**group) for group in groups]
+
+
+def _converted(name: str, value: str) -> Any:
+    if name in ("video", "frames", "tracks"):
+        return Path(value)
+    if name in ("fps", "start"):
+        try:
+            return float(value)
+        except ValueError:
+            raise UserError(f"--{name} {value}: no number") from None
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jgcl_ray.footage",
+        description="Cut people out of footage along their tracks: the best few crops of each, a folder per track.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="CROPS", help="folder for the crops")
+    cameras = parser.add_argument_group("cameras (repeat --camera and what follows it)")
+    cameras.add_argument("--camera", action=_OfCamera, metavar="NAME", help="name of a camera")
+    for name, (metavar, text) in _OF_A_CAMERA.items():
+        cameras.add_argument(f"--{name}", action=_OfCamera, metavar=metavar, help=text)
+    cameras.add_argument(
+        "--sources", type=Path, nargs="+", default=[], metavar="YAML", help="many cameras, from a file"
+    )
+    cameras.add_argument(
+        "--sequence",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="MOTChallenge sequences, or folders of them",
+    )
+    cameras.add_argument(
+        "--detect",
+        nargs="?",
+        const="auto",
+        metavar="NAME",
+        help="find people where there are no tracks: ultralytics or torchvision, whichever is installed, then "
+        "ByteTrack of the package trackers",
+    )
+    cameras.add_argument("--detector-weights", type=Path, metavar="FILE", help="of the detector (its own default)")
+    boxes = parser.add_argument_group("which boxes count")
+    boxes.add_argument(
+        "--classes", nargs="+", default=[], metavar="CLASS", help="classes by name or number as in the file (persons)"
+    )
+    boxes.add_argument("--min-confidence", type=_share, default=0.0, help="where the file has confidences (0)")
+    boxes.add_argument("--min-visibility", type=_share, default=0.3, help="where the file has visibilities (0.3)")
+    boxes.add_argument("--min-boxes", type=_count, default=3, help="of a track, else it is left out (3)")
+    boxes.add_argument("--min-height", type=_count, default=24, metavar="PIXELS", help="of a crop (24)")
+    boxes.add_argument("--max-overlap", type=_share, default=0.7, help="share that another box covers (0.7)")
+    boxes.add_argument("--min-inside", type=_share, default=0.6, help="share of a box within the frame (0.6)")
+    choice = parser.add_argument_group("which of them become crops")
+    choice.add_argument("--per-track", type=_count, default=12, metavar="N", help="crops of a track at most (12)")
+    choice.add_argument("--every", type=_seconds, default=0.5, metavar="SECONDS", help="between crops at least (0.5)")
+    choice.add_argument(
+        "--no-views",
+        dest="views",
+        action="store_false",
+        help="choose by time and quality alone, not by the side seen",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="cameras at once over Ray; 0: one after the other, without Ray"
+    )
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet (CROPS/.footage/sheet.jpg)")
+    return parser
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""All cameras of a command: those not done yet, here or over a Ray cluster, then the tables and the summary."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from jgcl_ray.errors import UserError
+from jgcl_ray.footage.detect import check_installed
+from jgcl_ray.footage.job import STATE, Job, Watch, finished, work
+from jgcl_ray.footage.sampling import Sampling
+from jgcl_ray.footage.sources import Source, checked
+from jgcl_ray.footage.summary import records_of, write_sheet, write_summary, write_tables
+from jgcl_ray.footage.tracks import Filters
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted."""
+
+    sources: tuple[Source, ...]
+    out: Path
+    filters: Filters = field(default_factory=Filters)
+    sampling: Sampling = field(default_factory=Sampling)
+    detector_weights: Path | None = None
+    workers: int | None = (
+        None  # cameras at once over Ray; 0: one after the other, here; None: Ray where there are several
+    )
+    sheet: Path | None = None
+
+
+def fulfil(request: Request) -> list[str]:
+    """Crops, tables, summary and sheet; the summary's lines. A camera's UserError comes after the other cameras."""
+    sources = checked(request.sources)
+    for detector in {source.detect for source in sources} - {None}:
+        assert detector is not None
+        check_installed(detector)
+    if request.out.exists() and not request.out.is_dir():
+        raise UserError(f"--out {request.out}: a file; give a folder")
+    out = request.out.expanduser().absolute()
+    try:
+        (out / STATE).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}") from None
+    jobs = [Job(source, out, request.filters, request.sampling, request.detector_weights) for source in sources]
+    open_jobs = [job for job in jobs if finished(job) is None]
+    for job in jobs:
+        if job not in open_jobs:
+            print(f"{job.source.camera}: done already", file=sys.stderr)
+    results = _work(open_jobs, request.workers)
+    for job, result in zip(open_jobs, results, strict=True):
+        if isinstance(result, dict):
+            for note in result["notes"]:
+                print(f"{job.source.camera}: {note}", file=sys.stderr)
+    records = records_of(out)
+    write_tables(out, records)
+    lines = write_summary(out, records)
+    if records:
+        sheet = request.sheet or out / STATE / "sheet.jpg"
+        write_sheet(out, sheet, records)
+        lines.append(f"sheet: {sheet}")
+    failed = [result for result in results if isinstance(result, UserError)]
+    for told in failed[:-1]:
+        print(f"error: {told}", file=sys.stderr)
+    if failed:
+        raise failed[-1]
+    return lines
+
+
+def _work(jobs: Sequence[Job], workers: int | None) -> list[dict[str, Any] | UserError]:
+    if not jobs:
+        return []
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks = [bar.add_task(job.source.camera, total=None) for job in jobs]
+
+        def watch(number: int, frame: int, last: int) -> None:
+            bar.update(tasks[number], completed=frame, total=max(last, frame))
+
+        if workers == 0 or (workers is None and len(jobs) == 1):
+            return [_here(job, partial(watch, place)) for place, job in enumerate(jobs)]
+        from jgcl_ray.footage.on_ray import work_on_ray
+
+        return work_on_ray(jobs, workers, watch)
+
+
+def _here(job: Job, watch: Watch) -> dict[str, Any] | UserError:
+    try:
+        return work(job, watch)
+    except UserError as error:
+        return error

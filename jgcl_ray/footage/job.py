@@ -1,0 +1,276 @@
+"""One camera as a piece of work: what is done already stays, crops go to disk a whole track at a time.
+
+`CROPS/.footage/CAMERA.jsonl` grows by a line a finished track, so that a stopped command goes on; `CAMERA.json` says
+that the camera is done, with which settings, and what there is of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jgcl_ray.atomic import write_json
+from jgcl_ray.errors import UserError
+from jgcl_ray.footage.camera import Tracklet, tracklets
+from jgcl_ray.footage.detect import write_tracks
+from jgcl_ray.footage.formats import read_rows
+from jgcl_ray.footage.sampling import Sampling
+from jgcl_ray.footage.sources import Source
+from jgcl_ray.footage.tracks import Filters, Tracks, people_of, without_short
+from jgcl_ray.footage.video import FrameReader, Reading, open_footage
+
+STATE = ".footage"
+VERSION = 1  # of what is written; another one is made anew
+
+Watch = Callable[[int, int], None]  # frame, last frame
+
+
+@dataclass(frozen=True)
+class Job:
+    """A camera and how its crops are chosen."""
+
+    source: Source
+    out: Path
+    filters: Filters
+    sampling: Sampling
+    weights: Path | None = None  # of --detect
+
+    @property
+    def record(self) -> Path:
+        return self.out / STATE / f"{self.source.camera}.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.out / STATE / f"{self.source.camera}.jsonl"
+
+    @property
+    def folder(self) -> Path:
+        return self.out / self.source.camera
+
+    def digest(self) -> str:
+        """Of the settings and of the files' sizes and dates: with another one the camera is done anew."""
+        source = self.source
+        files = [path for path in (source.video, source.frames, source.tracks, self.weights) if path is not None]
+        states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        return _digest(VERSION, asdict(source), asdict(self.filters), asdict(self.sampling), states)
+
+    @property
+    def detected(self) -> Path:
+        """Where the tracks of --detect go: found once, whatever is made of them."""
+        assert self.source.detect is not None
+        media = self.source.video or self.source.frames
+        assert media is not None
+        said = _digest(self.source.detect, self.weights, media, media.stat().st_mtime_ns, self.source.fps)
+        return self.out / STATE / f"{self.source.camera}.{said[:12]}.tracks.txt"
+
+
+def _digest(*said: Any) -> str:
+    return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
+
+
+def finished(job: Job) -> dict[str, Any] | None:
+    """What there is of a camera that is done with these settings; None where it is to be done."""
+    record = _read(job.record)
+    return record if record is not None and record["digest"] == job.digest() else None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): delete it, the camera is done again") from None
+
+
+def work(job: Job, watch: Watch = lambda frame, last: None) -> dict[str, Any]:
+    """Do a camera, or what is left of it; its record. UserError for whatever the user can mend."""
+    with _told(job.out):
+        (job.out / STATE).mkdir(parents=True, exist_ok=True)
+        done = _taken_up(job)
+        source = job.source
+        reader = open_footage(source.video, source.frames, source.fps)
+        tracks, notes = _tracks(job, reader, watch)
+        tracks, short = without_short(tracks, job.sampling.min_boxes)
+        if short:
+            notes.append(f"{short:,} tracks of fewer than {job.sampling.min_boxes} boxes left out")
+        if not len(tracks):
+            raise UserError(f"camera {source.camera}: no track has {job.sampling.min_boxes} boxes (--min-boxes)")
+        last, reading = int(tracks.frame.max()), Reading()
+        names = _Names(tracks)
+        with job.journal.open("a", encoding="utf-8") as journal:
+            skip = frozenset(int(line["track"]) for line in done)
+            for one in tracklets(reader, tracks, job.sampling, reading, skip, lambda frame: watch(frame, last)):
+                line = _write(job, tracks, one, names.of(one.track))
+                journal.write(json.dumps(line) + "\n")
+                journal.flush()
+                done.append(line)
+        record = _record(job, reader, tracks, done, names, notes + _losses(reading, tracks))
+        write_json(job.record, record)
+        job.journal.unlink()
+        return record
+
+
+def _taken_up(job: Job) -> list[dict[str, Any]]:
+    """Tracks that an earlier call with the same settings has finished; whatever else there is of the camera goes."""
+    header = {"digest": job.digest()}
+    ours = job.journal.exists() or job.record.exists()
+    if job.folder.exists() and not ours and any(job.folder.iterdir()):
+        raise UserError(f"{job.folder}: there already, and not made by this command; give another --out or --camera")
+    done = _lines(job.journal)
+    if done and done[0] == header:
+        lines = [line for line in done[1:] if (job.folder / line["folder"]).is_dir()]
+        kept = {line["folder"] for line in lines}
+        for path in job.folder.iterdir() if job.folder.exists() else ():
+            if path.name not in kept:
+                shutil.rmtree(path)
+    else:
+        lines = []
+        shutil.rmtree(job.folder, ignore_errors=True)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    job.record.unlink(missing_ok=True)
+    partial = job.journal.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(line) + "\n" for line in [header, *lines]), encoding="utf-8")
+    partial.replace(job.journal)
+    return lines
+
+
+def _lines(journal: Path) -> list[dict[str, Any]]:
+    """The whole lines: the last one may have been cut off."""
+    if not journal.exists():
+        return []
+    found = []
+    for line in journal.read_text(encoding="utf-8").split("\n"):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def _tracks(job: Job, reader: FrameReader, watch: Watch) -> tuple[Tracks, list[str]]:
+    source, filters = job.source, job.filters
+    file = source.tracks
+    if file is None:
+        assert source.detect is not None
+        file = job.detected
+        if not file.exists():
+            last = reader.footage.frames or reader.footage.announced
+            write_tracks(reader, file, source.detect, job.weights, lambda frame: watch(frame, last))
+        if not file.stat().st_size:
+            raise UserError(f"camera {source.camera}: --detect found no one")
+        filters = replace(filters, classes=(), first_frame="1")
+    else:
+        filters = replace(filters, first_frame=source.first_frame)
+    rows = read_rows(file, source.format, source.tracks_camera)
+    return people_of(rows, file, reader.footage, filters)
+
+
+class _Names:
+    """Folders of tracks: their numbers, padded to the longest, four digits at least."""
+
+    def __init__(self, tracks: Tracks) -> None:
+        self._digits = max(4, len(str(int(tracks.track.max()))))
+
+    def of(self, track: int) -> str:
+        return f"{track:0{self._digits}d}"
+
+
+def _write(job: Job, tracks: Tracks, one: Tracklet, name: str) -> dict[str, Any]:
+    """Put a track's crops into their folder, which appears when it is complete."""
+    partial, folder = job.folder / f".{name}.partial", job.folder / name
+    for path in (partial, folder):
+        shutil.rmtree(path, ignore_errors=True)
+    partial.mkdir()
+    rows = []
+    for crop in one.crops:
+        file = f"{crop.frame:06d}.jpg"
+        (partial / file).write_bytes(crop.jpeg)
+        box = [round(float(value), 1) for value in tracks.box[crop.row]]
+        confidence = float(tracks.confidence[crop.row])
+        rows.append(
+            {
+                "file": f"{job.source.camera}/{name}/{file}",
+                "camera": job.source.camera,
+                "track": name,
+                "frame": crop.frame,
+                "time": round(crop.time + job.source.start, 3),
+                **dict(zip(("left", "top", "width", "height"), box, strict=True)),
+                "confidence": None if np.isnan(confidence) else round(confidence, 4),
+                "quality": round(crop.quality, 3),
+                "overlap": round(crop.overlap, 3),
+            }
+        )
+    partial.rename(folder)
+    return {"track": one.track, "folder": name, "rows": rows}
+
+
+def _record(
+    job: Job, reader: FrameReader, tracks: Tracks, done: list[dict[str, Any]], names: _Names, notes: list[str]
+) -> dict[str, Any]:
+    rows = sorted((row for line in done for row in line["rows"]), key=lambda row: row["file"])
+    crops = {line["folder"]: len(line["rows"]) for line in done}
+    times = {(row["track"], row["frame"]): row["time"] for row in rows}
+    spans = []
+    numbers, first, counts = np.unique(tracks.track, return_index=True, return_counts=True)
+    ends = dict(zip(tracks.track.tolist(), tracks.frame.tolist(), strict=True))  # boxes are ordered by frame
+    for track, start, count in zip(numbers.tolist(), first.tolist(), counts.tolist(), strict=True):
+        name, begin, end = names.of(track), int(tracks.frame[start]), ends[track]
+        if name not in crops:
+            continue
+        at = [
+            times.get((name, frame), round((frame - 1) / reader.rate + job.source.start, 3)) for frame in (begin, end)
+        ]
+        spans.append(
+            {"camera": job.source.camera, "track": name, "first": begin, "last": end, "start": at[0], "end": at[1],
+             "boxes": count, "crops": crops[name]}
+        )  # fmt: skip
+    lost = len(numbers) - len(spans)
+    if lost:
+        notes.append(f"{lost:,} tracks lie in frames that could not be decoded")
+    return {"digest": job.digest(), "camera": job.source.camera, "rows": rows, "spans": spans, "notes": notes}
+
+
+def _losses(reading: Reading, tracks: Tracks) -> list[str]:
+    notes = []
+    if reading.read < reading.wanted:
+        last = int(tracks.frame.max())
+        beyond = int((tracks.frame > reading.read).sum())
+        notes.append(
+            f"the video ends, or cannot be decoded further, after frame {reading.read:,}: {last - reading.read:,} "
+            f"frames and {beyond:,} boxes lost"
+        )
+    if reading.damaged:
+        notes.append(f"{len(reading.damaged):,} frames cannot be decoded, first {reading.damaged[0]:,}: lost")
+    if reading.variable:
+        notes.append("variable frame rate: times are the container's time stamps")
+    elif reading.gaps:
+        notes.append(
+            f"the time stamps skip about {reading.gaps:,} frames (damaged?): if the tracker saw them, numbers are "
+            "off by as many from there on"
+        )
+    return notes
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[None]:
+    """A full disk, and folders that may not be written, as one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{out}: no space left; free some and give the command again, it goes on") from None
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR) and str(error.filename).startswith(str(out)):
+            raise UserError(f"{error.filename}: {os.strerror(error.errno)}") from None
+        raise

@@ -1,0 +1,74 @@
+"""Cameras side by side on all CPUs of a Ray cluster; the only file here with Ray.
+
+All machines see videos, track files and the folder of crops under the same paths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from jgcl_ray.errors import UserError
+from jgcl_ray.footage.job import Job, work
+from jgcl_ray.ray_cluster import ray_cluster
+
+TOLD_EVERY = 25  # frames
+
+
+def work_on_ray(
+    jobs: Sequence[Job], workers: int | None, watch: Callable[[int, int, int], None]
+) -> list[dict[str, Any] | UserError]:
+    """`work` for each job, `workers` at once (None: a CPU each); a record or what the user must mend, in their order.
+
+    A process that dies is replaced, and goes on where it was. watch: is told job, frame and last frame.
+    """
+    own: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 200 * 2**20}
+    with ray_cluster(**own):
+        slots = workers or int(ray.cluster_resources().get("CPU", 0))
+        if slots < 1:
+            raise UserError("the Ray cluster has no CPU to work on")
+        remote = ray.remote(num_cpus=1, max_retries=3)(_work)
+        waiting = list(enumerate(jobs))[::-1]
+        running: dict[ray.ObjectRef, int] = {}
+        results: dict[int, dict[str, Any] | UserError] = {}
+        try:
+            while len(results) < len(jobs):
+                while waiting and len(running) < slots:
+                    number, job = waiting.pop()
+                    running[remote.remote(job)] = number
+                done, _ = ray.wait(list(running), num_returns=1, timeout=0.5)
+                for reference in done:
+                    number = running.pop(reference)
+                    results[number] = ray.get(reference)
+                    _told(jobs[number]).unlink(missing_ok=True)
+                for number in running.values():
+                    with contextlib.suppress(OSError, ValueError):  # nothing told yet
+                        frame, last = _told(jobs[number]).read_text().split()
+                        watch(number, int(frame), int(last))
+        finally:
+            for reference in running:
+                ray.cancel(reference)
+        return [results[number] for number in range(len(jobs))]
+
+
+def _work(job: Job) -> dict[str, Any] | UserError:
+    told = _told(job)
+
+    def tell(frame: int, last: int) -> None:
+        if frame % TOLD_EVERY == 0:
+            partial = told.with_suffix(".partial")
+            partial.write_text(f"{frame} {last}")
+            partial.replace(told)
+
+    try:
+        return work(job, tell)
+    except UserError as error:
+        return error
+
+
+def _told(job: Job) -> Path:
+    return job.record.with_suffix(".progress")

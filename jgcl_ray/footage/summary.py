@@ -1,0 +1,123 @@
+"""What lies in a folder of crops: its tables, its summary, its contact sheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jgcl_ray.atomic import replacing, write_bytes, write_json
+from jgcl_ray.contact_sheet import Tile, contact_sheet
+from jgcl_ray.data.datasets.reid_dataset import natural_order
+from jgcl_ray.footage.job import STATE
+
+TRACKS = (
+    "file",
+    "camera",
+    "track",
+    "frame",
+    "time",
+    "left",
+    "top",
+    "width",
+    "height",
+    "confidence",
+    "quality",
+    "overlap",
+)
+SPANS = ("camera", "track", "first", "last", "start", "end", "boxes", "crops")
+LENGTHS = (1, 2, 4, 8, 16, 32, 64)  # seconds: edges of the histogram of track lengths
+SHEET_ROWS, SHEET_COLUMNS = 24, 10  # tracks, crops of each
+
+
+def records_of(out: Path) -> list[dict[str, Any]]:
+    """What is known of the finished cameras of a folder, in the natural order of their names."""
+    files = sorted((out / STATE).glob("*.json"), key=lambda path: natural_order(path.stem))
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    return [record for record in records if (out / record["camera"]).is_dir()]
+
+
+def write_tables(out: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """`tracks.csv`, a row a crop, and `spans.csv`, a row a track, each as a whole."""
+    write_bytes(out / "tracks.csv", _table(TRACKS, [row for record in records for row in record["rows"]]))
+    write_bytes(out / "spans.csv", _table(SPANS, [row for record in records for row in record["spans"]]))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts of cameras, tracks and crops, of each camera too, and histograms of the tracks' seconds and crops."""
+    spans = [span for record in records for span in record["spans"]]
+    seconds = np.array([span["end"] - span["start"] for span in spans])
+    crops = np.array([span["crops"] for span in spans], int)
+    counts, _ = np.histogram(seconds, [0, *LENGTHS, np.inf])
+    names = [
+        f"under {LENGTHS[0]} s",
+        *(f"{low} to {high} s" for low, high in pairwise(LENGTHS)),
+    ]
+    return {
+        "cameras": len(records),
+        "tracks": len(spans),
+        "crops": int(crops.sum()),
+        "seconds_per_track": dict(zip([*names, f"{LENGTHS[-1]} s and more"], counts.tolist(), strict=True)),
+        "crops_per_track": {str(number): int((crops == number).sum()) for number in np.unique(crops).tolist()},
+        "by_camera": {
+            record["camera"]: {
+                "tracks": len(record["spans"]),
+                "crops": len(record["rows"]),
+                "notes": record["notes"],
+            }
+            for record in records
+        },
+    }
+
+
+def write_summary(out: Path, records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """`summary.json`, and the same in lines to be read."""
+    counted = summary(records)
+    write_json(out / "summary.json", counted)
+    lines = [
+        f"{name}: {one['tracks']:,} tracks, {one['crops']:,} crops" for name, one in counted["by_camera"].items()
+    ]  # fmt: skip
+    lines.append(f"all {counted['cameras']:,} cameras: {counted['tracks']:,} tracks, {counted['crops']:,} crops")
+    most = max(counted["seconds_per_track"].values(), default=0)
+    for name, count in counted["seconds_per_track"].items():
+        lines.append(f"  {name:>13}  {count:6,}  {'#' * round(40 * count / max(most, 1))}".rstrip())
+    return lines
+
+
+def write_sheet(out: Path, file: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Crops of tracks spread over all cameras, a row a track, with time and quality."""
+    shares = [max(1, SHEET_ROWS // max(len(records), 1))] * len(records)
+    rows: list[list[Tile | None]] = []
+    for record, share in zip(records[:SHEET_ROWS], shares, strict=False):
+        spans = record["spans"]
+        for place in np.unique(np.linspace(0, len(spans) - 1, min(share, len(spans))).round().astype(int)):
+            mine = [row for row in record["rows"] if row["track"] == spans[place]["track"]]
+            chosen = np.unique(np.linspace(0, len(mine) - 1, min(SHEET_COLUMNS, len(mine))).round().astype(int))
+            rows.append([_tile(out, mine[number]) for number in chosen])
+    with replacing(file) as partial:
+        contact_sheet(rows).save(partial)
+
+
+def _tile(out: Path, row: Mapping[str, Any]) -> Tile | None:
+    path = out / row["file"]
+    if not path.is_file():  # the user has thrown it away
+        return None
+    with Image.open(path) as image:
+        return Tile(
+            image.convert("RGB"), f"{row['camera']}/{row['track']}\n{row['time']:.1f} s  q {row['quality']:.2f}"
+        )  # fmt: skip

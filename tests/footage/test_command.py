@@ -1,0 +1,307 @@
+"""`python -m jgcl_ray.footage` from footage and tracks to folders of crops."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scene
+from PIL import Image
+
+from jgcl_ray.errors import UserError
+from jgcl_ray.footage import camera, job
+from jgcl_ray.footage.__main__ import main
+from jgcl_ray.footage.command import Request, fulfil
+from jgcl_ray.footage.sampling import Sampling
+from jgcl_ray.footage.sources import Source, sequences
+
+COUNT = 40  # frames: four seconds
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Source:
+    frames = scene.write_frames(tmp_path / "door", COUNT)
+    tracks = tmp_path / "door.txt"
+    tracks.write_text(scene.mot_lines(COUNT))
+    return Source("door", frames=frames, tracks=tracks, fps=scene.RATE)
+
+
+def table(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.jpg"))}
+
+
+def assert_right_people(out: Path, name: str) -> None:
+    """Every crop shows whom its folder names, where the tracks have it in that frame."""
+    for file in (out / name).rglob("*.jpg"):
+        track, frame = int(file.parent.name), int(file.stem)
+        assert scene.has_colour(file, track), file
+        box = {t: box for t, *box in scene.boxes(frame)}[track]
+        assert Image.open(file).size == tuple(box[2:])
+
+
+def test_crops_tables_summary_and_sheet(tmp_path: Path, door: Source, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "crops"
+    arguments = [
+        "--tracks",
+        door.tracks,
+        "--camera",
+        "door",
+        "--frames",
+        door.frames,
+        "--fps",
+        "10",
+        "--start",
+        "100",
+    ]
+    main([*map(str, arguments), "--out", str(out), "--per-track", "4"])
+    told = capsys.readouterr()
+    assert "door: 2 tracks, 8 crops" in told.out and "the first frame is 1" in told.err
+    assert {path.name for path in (out / "door").iterdir()} == {"0001", "0002"}
+    assert_right_people(out, "door")
+    rows = table(out / "tracks.csv")
+    columns = "file,camera,track,frame,time,left,top,width,height,confidence,quality,overlap"
+    assert (out / "tracks.csv").read_text().splitlines()[0] == columns
+    assert [row["file"] for row in rows] == [
+        f"door/{Path(name).parent.name}/{Path(name).name}" for name in files(out / "door")
+    ]
+    for row in rows:
+        frame = int(row["frame"])
+        box = {t: box for t, *box in scene.boxes(frame)}[int(row["track"])]
+        assert [float(row[name]) for name in ("left", "top", "width", "height")] == box
+        assert float(row["time"]) == pytest.approx(100 + (frame - 1) / 10, abs=1e-3)
+        assert float(row["confidence"]) == 0.9 and 0 < float(row["quality"]) <= 1 and float(row["overlap"]) == 0
+    spans = table(out / "spans.csv")
+    expected = {"camera": "door", "track": "0001", "first": "1", "last": "40", "start": "100.0", "end": "103.9"}
+    assert spans[0] == expected | {"boxes": "40", "crops": "4"}
+    counted = json.loads((out / "summary.json").read_text())
+    assert (counted["cameras"], counted["tracks"], counted["crops"]) == (1, 2, 8)
+    assert counted["seconds_per_track"]["2 to 4 s"] == 2 and counted["crops_per_track"] == {"4": 2}
+    assert Image.open(out / ".footage" / "sheet.jpg").width > 400
+    frames = sorted(int(row["frame"]) for row in rows if row["track"] == "0001")
+    assert frames[0] <= 10 and frames[-1] >= 31  # spread over the track
+
+
+def test_a_video_gives_what_its_frames_give(tmp_path: Path, door: Source) -> None:
+    pytest.importorskip("cv2", reason="videos need opencv-python-headless (extra footage)")
+    video = scene.write_video(tmp_path / "door.avi", COUNT)
+    filmed = Source("filmed", video=video, tracks=door.tracks)
+    fulfil(Request((filmed, door), tmp_path / "crops", sampling=Sampling(views=False), workers=0))
+    assert_right_people(tmp_path / "crops", "filmed")
+    rows = [row for row in table(tmp_path / "crops" / "tracks.csv") if row["camera"] == "filmed"]
+    assert len(rows) >= 12
+    for row in rows:
+        assert float(row["time"]) == pytest.approx((int(row["frame"]) - 1) / scene.RATE, abs=2e-3)
+
+
+def test_same_command_again_does_nothing(tmp_path: Path, door: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "crops"
+    fulfil(Request((door,), out))
+    before = files(out)
+    states = {path: path.stat().st_mtime_ns for path in (out / "door").rglob("*.jpg")}
+    monkeypatch.setattr(job, "tracklets", lambda *_: pytest.fail("a finished camera is done again"))
+    fulfil(Request((door,), out))
+    assert files(out) == before and {path: path.stat().st_mtime_ns for path in states} == states
+
+
+def test_other_settings_do_it_again(tmp_path: Path, door: Source) -> None:
+    out = tmp_path / "crops"
+    fulfil(Request((door,), out))
+    fulfil(Request((door,), out, sampling=Sampling(per_track=2)))
+    assert len(files(out / "door")) == 4 == len(table(out / "tracks.csv"))
+
+
+def test_a_stopped_command_goes_on(tmp_path: Path, door: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "crops"
+    assert door.tracks is not None
+    lines = [
+        line
+        for line in door.tracks.read_text().splitlines()
+        if line[-20:] and not (line.split(",")[1] == "1" and int(line.split(",")[0]) > 20)
+    ]
+    door.tracks.write_text("\n".join(lines))  # track 1 ends before track 2
+    fulfil(Request((door,), whole))
+    written = job._write
+
+    def stop(*given: Any) -> Any:
+        if given[2].track == 2:
+            (given[0].folder / ".0002.partial").mkdir()
+            raise KeyboardInterrupt
+        return written(*given)
+
+    monkeypatch.setattr(job, "_write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fulfil(Request((door,), out))
+    assert (out / "door" / "0001").is_dir() and not (out / "door" / "0002").exists()
+    again: list[int] = []
+
+    def count(*given: Any) -> Any:
+        again.append(given[2].track)
+        return written(*given)
+
+    monkeypatch.setattr(job, "_write", count)
+    fulfil(Request((door,), out))
+    assert again == [2]
+    assert {k: v for k, v in files(out).items() if k[0] != "."} == {
+        k: v for k, v in files(whole).items() if k[0] != "."
+    }
+    assert (out / "tracks.csv").read_bytes() == (whole / "tracks.csv").read_bytes()
+    assert (out / "spans.csv").read_bytes() == (whole / "spans.csv").read_bytes()
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path, door: Source) -> None:
+    mine = tmp_path / "crops" / "door" / "mine.jpg"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    with pytest.raises(UserError, match="not made by this command"):
+        fulfil(Request((door,), tmp_path / "crops"))
+    assert mine.exists()
+
+
+def test_a_full_disk(tmp_path: Path, door: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line; with room again the command goes on and the result is whole."""
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.parent.name == ".0002.partial":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(UserError, match="no space left; free some and give the command again"):
+            fulfil(Request((door,), tmp_path / "crops"))
+    fulfil(Request((door,), tmp_path / "crops"))
+    assert {path.name for path in (tmp_path / "crops" / "door").iterdir()} == {"0001", "0002"}
+    assert_right_people(tmp_path / "crops", "door")
+
+
+def test_one_bad_camera_does_not_cost_the_others(
+    tmp_path: Path, door: Source, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.txt"
+    bad.write_text(scene.mot_lines(400))
+    sources = tmp_path / "cameras.yaml"
+    sources.write_text("cameras:\n- {camera: door, frames: door, tracks: door.txt, fps: 10}\n"
+                       "- {camera: hall, frames: door, tracks: bad.txt}\n")  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        main(["--sources", str(sources), "--out", str(tmp_path / "crops"), "--workers", "0"])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and "error:" in told.splitlines()[-1] and "beyond the end" in told.splitlines()[-1]
+    assert len(table(tmp_path / "crops" / "tracks.csv")) > 0
+    assert {row["camera"] for row in table(tmp_path / "crops" / "tracks.csv")} == {"door"}
+
+
+def test_over_ray(tmp_path: Path, door: Source) -> None:
+    """Two cameras side by side: the same files as one after the other."""
+    arguments = ["--per-track", "3", "--no-views", "--fps", "10"]
+    for name in ("a", "b"):
+        arguments += ["--camera", name, "--frames", str(door.frames), "--tracks", str(door.tracks)]
+    arguments = [*arguments[:3], *arguments[5:]]
+    main([*arguments, "--out", str(tmp_path / "here"), "--workers", "0"])
+    command = [sys.executable, "-m", "jgcl_ray.footage", *arguments, "--out", str(tmp_path / "ray"), "--workers", "2"]
+    environment = {**os.environ, "RAY_ADDRESS": "local"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert (
+        files(tmp_path / "ray") == files(tmp_path / "here") and "all 2 cameras: 4 tracks, 12 crops" in result.stdout
+    )
+    assert (tmp_path / "ray" / "tracks.csv").read_bytes() == (tmp_path / "here" / "tracks.csv").read_bytes()
+
+
+@pytest.mark.parametrize("given", ["sequence", "frames", "img1"])
+def test_motchallenge_folders(tmp_path: Path, given: str) -> None:
+    root = tmp_path / "MOT17-99-FRCNN"
+    scene.write_frames(root / "img1", COUNT)
+    (root / "gt").mkdir()
+    (root / "det").mkdir()
+    (root / "gt" / "gt.txt").write_text(scene.mot_lines(COUNT, form="{f},{t},{l},{p},{w},{h},1,1,1"))
+    info = f"[Sequence]\nname=MOT17-99\nimDir=img1\nframeRate=20\nseqLength={COUNT}\nimExt=.jpg\n"
+    (root / "seqinfo.ini").write_text(info)
+    given_as = {
+        "sequence": ["--sequence", str(tmp_path)],
+        "frames": ["--camera", "MOT17-99", "--frames", str(root)],
+        "img1": ["--camera", "MOT17-99", "--frames", str(root / "img1")],
+    }
+    main([*given_as[given], "--out", str(tmp_path / "crops"), "--no-views"])
+    rows = table(tmp_path / "crops" / "tracks.csv")
+    assert {row["track"] for row in rows} == {"0001", "0002"} and {row["camera"] for row in rows} == {"MOT17-99"}
+    assert all(float(row["time"]) == pytest.approx((int(row["frame"]) - 1) / 20, abs=1e-3) for row in rows)
+
+
+def test_of_three_copies_of_a_sequence_one_is_taken(tmp_path: Path) -> None:
+    for name in ("MOT17-02-DPM", "MOT17-02-FRCNN", "MOT17-02-SDP", "MOT17-04-SDP", "PETS09-S2L1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "seqinfo.ini").write_text(f"[Sequence]\nname={name}\n")
+    assert [source.camera for source in sequences(tmp_path)] == ["MOT17-02-FRCNN", "MOT17-04-SDP", "PETS09-S2L1"]
+
+
+def test_a_crossing_is_avoided(tmp_path: Path) -> None:
+    """Of two people who cross, the crops are of the time before and after."""
+    frames = scene.write_frames(tmp_path / "frames", COUNT)
+    tracks = tmp_path / "tracks.txt"
+    lines = []
+    for frame in range(1, COUNT + 1):
+        lines += [f"{frame},1,{3 * frame},10,16,34,1", f"{frame},2,{3 * COUNT - 3 * frame},12,16,34,1"]
+    tracks.write_text("\n".join(lines))
+    fulfil(Request((Source("c", frames=frames, tracks=tracks, fps=10.0),), tmp_path / "crops"))
+    rows = table(tmp_path / "crops" / "tracks.csv")
+    assert len(rows) > 8 and max(float(row["overlap"]) for row in rows) <= 0.7
+
+
+BAD = {
+    "no camera": (["--frames", "x", "--tracks", "y"], "--camera NAME is missing"),
+    "nothing": ([], "no camera: give"),
+    "neither video nor frames": (["--camera", "a", "--tracks", "y"], "give either --video FILE or --frames DIR"),
+    "no tracks": (["--camera", "a", "--frames", "{door}"], "--tracks is missing"),
+    "no such file": (["--camera", "a", "--frames", "{door}", "--tracks", "nowhere.txt"], "no such file"),
+    "a path as a name": (["--camera", "a/b", "--frames", "{door}", "--tracks", "{tracks}"], "a name that a folder"),
+    "twice": (["--camera", "a", "--camera", "a"], "given twice"),
+    "before its camera": (["--fps", "3", "--camera", "a", "--camera", "b"], "stands before the first --camera"),
+    "an unknown format": (
+        ["--camera", "a", "--frames", "{door}", "--tracks", "{tracks}", "--format", "xyz"], "known are auto, mot"
+    ),
+    "an unknown detector": (["--camera", "a", "--frames", "{door}", "--detect", "xyz"], "known are auto,"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_commands_are_told_in_one_line(
+    tmp_path: Path, door: Source, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    arguments, message = BAD[name]
+    told = [part.format(door=door.frames, tracks=door.tracks) for part in arguments]
+    with pytest.raises(SystemExit) as ended:
+        main([*told, "--out", str(tmp_path / "crops")])
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+def test_directions_are_those_of_files(tmp_path: Path, door: Source) -> None:
+    """The estimator sees crops in memory as it sees them in files."""
+    from jgcl_ray.meshes.estimator import HEIGHT, WIDTH, BodyEstimator
+
+    estimator = BodyEstimator()
+    assert door.frames is not None
+    names = sorted(path.name for path in door.frames.iterdir())[:3]
+    small = [
+        np.asarray(Image.open(door.frames / name).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)) for name in names
+    ]
+    yaw, deviation = estimator.directions_of(np.stack(small), np.array([(scene.HEIGHT, scene.WIDTH)] * 3))
+    whole = estimator.estimate(door.frames, names)
+    np.testing.assert_allclose(deviation, whole.deviation, rtol=0.2)
+    turned = np.abs((yaw - whole.yaw + 180) % 360 - 180)
+    assert turned.max() < 20
+    assert camera.HEIGHT == HEIGHT

@@ -1,0 +1,104 @@
+"""Which boxes become crops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from jgcl_ray.footage.quality import geometric_quality, overlaps, sharpness
+from jgcl_ray.footage.sampling import SPARE, TRIES, Sampling, candidates, choose
+from jgcl_ray.footage.tracks import Tracks
+
+
+def make_tracks(frame: list[int], track: list[int], box: list[list[float]]) -> Tracks:
+    nothing = np.full(len(frame), np.nan)
+    return Tracks(np.array(frame), np.array(track), np.array(box, float), nothing, nothing)
+
+
+def test_overlaps_are_those_of_a_loop() -> None:
+    random = np.random.default_rng(0)
+    frame = np.sort(random.integers(1, 8, 60))
+    box = random.uniform(5, 60, (60, 4))
+    expected = np.zeros(60)
+    for i in range(60):
+        for j in range(60):
+            if i != j and frame[i] == frame[j]:
+                width = min(box[i, 0] + box[i, 2], box[j, 0] + box[j, 2]) - max(box[i, 0], box[j, 0])
+                height = min(box[i, 1] + box[i, 3], box[j, 1] + box[j, 3]) - max(box[i, 1], box[j, 1])
+                if width > 0 and height > 0:
+                    expected[i] = max(expected[i], width * height / (box[i, 2] * box[i, 3]))
+    np.testing.assert_allclose(overlaps(frame, box), expected)
+
+
+def test_quality_falls_with_size_edge_and_overlap() -> None:
+    boxes = [[100, 100, 64, 128], [300, 100, 32, 64], [-32, 300, 64, 128], [300, 300, 64, 128], [332, 300, 64, 128]]
+    tracks = make_tracks([1] * 5, [1, 2, 3, 4, 5], boxes)
+    quality, overlap, share = geometric_quality(tracks, 640, 480)
+    np.testing.assert_allclose(quality, [1, 0.5, 0.5 * np.sqrt(0.5), 0.5, 0.5])
+    np.testing.assert_allclose(overlap, [0, 0, 0, 0.5, 0.5])
+    np.testing.assert_allclose(share, [1, 1, 0.5, 1, 1])
+
+
+def test_visibility_counts_where_it_is_known() -> None:
+    tracks = make_tracks([1, 1], [1, 2], [[0, 0, 64, 128], [32, 0, 64, 128]])
+    seen = Tracks(tracks.frame, tracks.track, tracks.box, tracks.confidence, np.array([1.0, 0.25]))
+    np.testing.assert_allclose(geometric_quality(seen, 640, 480)[0], [1, 0.25])
+
+
+def test_sharpness_falls_with_blur_and_does_not_rise_with_enlarging() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 32, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((128, 256), Image.Resampling.BICUBIC)
+    values = [sharpness(np.asarray(image.filter(ImageFilter.GaussianBlur(radius)))) for radius in (0, 2, 4, 8)]
+    assert values == sorted(values, reverse=True) and values[0] > 2 * values[-1]
+    small = image.resize((16, 32), Image.Resampling.BOX)
+    assert sharpness(np.asarray(small)) < values[0]
+    dark = Image.fromarray((np.asarray(image) * 0.5).astype(np.uint8))
+    assert sharpness(np.asarray(dark)) == pytest.approx(values[0], rel=0.05)
+
+
+@pytest.mark.parametrize("seconds", [0.2, 3.0, 60.0])
+def test_candidates_are_spread_and_few(seconds: float) -> None:
+    count, rate = max(3, int(seconds * 25)), 25.0
+    tracks = make_tracks(list(range(1, count + 1)), [7] * count, [[5, 5, 40, 80]] * count)
+    quality = np.random.default_rng(0).uniform(0.1, 1, count)
+    sampling = Sampling(per_track=5)
+    found = candidates(tracks, quality, np.ones(count, bool), rate, sampling)
+    slots = np.unique(found.slot)
+    assert len(slots) <= SPARE * 5 and len(found.row) <= TRIES * len(slots)
+    assert len(slots) == min(SPARE * 5, int((count - 1) / rate / 0.5 + 1e-6) + 1)
+    for slot in slots:  # the best of each slot is among them
+        edges = np.floor(np.arange(count) / (count - 1 + 1e-4) * len(slots)).astype(int) == slot
+        best = np.flatnonzero(edges)[quality[edges].argmax()]
+        assert best in found.row[found.slot == slot]
+
+
+def test_unfit_boxes_are_candidates_only_where_there_is_no_other() -> None:
+    tracks = make_tracks([1, 1, 2, 2, 3, 3], [1, 2] * 3, [[5, 5, 40, 80]] * 6)
+    fit = np.array([True, False] * 3)
+    fit[4] = False
+    found = candidates(tracks, np.array([0.5, 0.1, 0.5, 0.3, 0.9, 0.2]), fit, 1.0, Sampling())
+    assert found.row.tolist() == [0, 2, 3]
+
+
+def test_choice_takes_the_best_and_spreads() -> None:
+    time, quality = np.arange(10.0), np.full(10, 0.8)
+    quality[6] = 1.0
+    kept = choose(time, quality, 3)
+    assert 6 in kept and 0 in kept and np.diff(kept).min() >= 3
+    assert choose(time, quality, 20).tolist() == list(range(10))
+
+
+def test_choice_prefers_another_side() -> None:
+    """Someone turns for a moment: that crop is taken, if the direction is sure."""
+    time, quality, yaw = np.linspace(0, 1, 9), np.ones(9), np.zeros(9)
+    quality[0] = 1.01
+    yaw[3] = 170.0
+    sure, unsure = np.full(9, 5.0), np.full(9, 90.0)
+    assert choose(time, quality, 3, yaw, sure).tolist() == [0, 3, 8]
+    assert choose(time, quality, 3, yaw, unsure).tolist() == [0, 4, 8] == choose(time, quality, 3).tolist()
+
+
+def test_what_hides_is_not_chosen_for_being_different() -> None:
+    quality = np.array([1.0, 0.9, 0.9, 0.9, 0.01])
+    assert 4 not in choose(np.arange(5.0), quality, 3)
