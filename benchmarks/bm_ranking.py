@@ -1,7 +1,8 @@
 """Time and memory of an evaluation: the protocol's ranking, and re-ranking.
 
 `rank` is the project's; `argsort` the usual way, a Q x M matrix of distances, sorted, and a loop over the queries;
-`rerank` prepares re-ranked distances and ranks by them. Features are people of 20 images around random directions.
+`rerank` prepares re-ranked distances and ranks by them. `interval_seconds`: the interval of mAP over people, besides.
+Features are people of 20 images around random directions.
 Each case has a process of its own. Prints one JSON object a line: sizes, seconds (median of the repeats), and the
 peak memory in MiB of the whole process and above what it held with the features loaded (Linux).
 
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from jgcl_ray.evaluation.bootstrap import mean_interval
 from jgcl_ray.evaluation.ranking import Labels, rank, rank_by
 from jgcl_ray.evaluation.reranking import rerank
 from jgcl_ray.pseudo_labels._rows import available_threads
@@ -92,6 +94,9 @@ def measure(way: str, size: tuple[int, int, int], repeats: int, pipe: Any) -> No
         scored = WAYS[way](query, gallery, labels)
         seconds.append(time.perf_counter() - start)
     peak = memory("VmHWM")
+    start = time.perf_counter()
+    mean_interval(random.random(queries), labels.query_identities)
+    interval_seconds = time.perf_counter() - start
     pipe.send(
         {
             "case": way,
@@ -101,6 +106,7 @@ def measure(way: str, size: tuple[int, int, int], repeats: int, pipe: Any) -> No
             "threads": available_threads(),
             "seconds": round(statistics.median(seconds), 3),
             "repeats": repeats,
+            "interval_seconds": round(interval_seconds, 3),
             "peak_mib": round(peak),
             "peak_above_features_mib": round(peak - before),
             "mAP": round(scored[0], 6),

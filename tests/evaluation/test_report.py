@@ -17,7 +17,7 @@ from jgcl_ray.data.datasets.reid_dataset import RankingProtocol
 from jgcl_ray.evaluation import report
 from jgcl_ray.evaluation.assessment import Assessment
 from jgcl_ray.evaluation.clusters import cluster_gallery, for_gallery, telling
-from jgcl_ray.evaluation.page import find
+from jgcl_ray.evaluation.page import find, render_page
 from jgcl_ray.evaluation.plots import chance_cmc, embedding_map
 from jgcl_ray.evaluation.ranking import Labels, rank_by
 from jgcl_ray.evaluation.report import choose_queries, keep_with_run
@@ -101,6 +101,17 @@ def test_findings_name_good_and_bad(found: Assessment) -> None:
     blind = replace(found, result=replace(found.result, cmc=np.full(50, 0.01)))
     assert "hardly learnt" in "\n".join(find(blind, clustering).bad)
     assert "hardly learnt" not in "\n".join(said.bad + said.good)
+
+
+def test_page_names_the_protocol_and_the_interval(found: Assessment) -> None:
+    clustering = cluster_gallery(
+        found.gallery_features, found.labels.gallery_identities, found.labels.gallery_cameras, LABELLING
+    )
+    low, high = found.interval.bounds or ()
+    for protocol, words in (("market", "Protocol of Market-1501"), ("cross_camera", "Across cameras: each query")):
+        labels = replace(found.labels, protocol=protocol)
+        page = render_page(replace(found, labels=labels), "an encoder", clustering, [])
+        assert words in page and f"interval {100 * low:.1f} to {100 * high:.1f}, over 7 people" in page
 
 
 def test_map_of_few_or_many_points() -> None:
