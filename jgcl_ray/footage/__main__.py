@@ -158,7 +158,9 @@ def _parser() -> argparse.ArgumentParser:
     boxes.add_argument("--min-inside", type=_share, default=0.6, help="share of a box within the frame (0.6)")
     choice = parser.add_argument_group("which of them become crops")
     choice.add_argument("--per-track", type=_count, default=12, metavar="N", help="crops of a track at most (12)")
-    choice.add_argument("--every", type=_seconds, default=0.5, metavar="SECONDS", help="between crops at least (0.5)")
+    choice.add_argument(
+        "--every", type=_seconds, default=0.5, metavar="SECONDS", help="between crops of a track, about (0.5)"
+    )
     choice.add_argument(
         "--no-views",
         dest="views",
@@ -168,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="cameras at once over Ray; 0: one after the other, without Ray"
     )
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet (CROPS/.footage/sheet.jpg)")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet (CROPS/.footage/sheet.png)")
     return parser
 
 

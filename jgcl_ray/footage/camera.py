@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from jgcl_ray.footage.quality import geometric_quality, sharpness
-from jgcl_ray.footage.sampling import Candidates, Sampling, candidates, choose
+from jgcl_ray.footage.sampling import Candidates, Sampling, apart, candidates, choose
 from jgcl_ray.footage.tracks import Tracks, clipped
 from jgcl_ray.footage.video import Frame, FrameReader, Reading
 from jgcl_ray.meshes.estimator import HEIGHT, WIDTH, BodyEstimator
@@ -109,6 +109,8 @@ def _finished(track: int, opened: dict[int, _Open], sampling: Sampling) -> Itera
     crops = sorted(opened.pop(track).best.values(), key=lambda crop: crop.frame)
     if not crops:
         return
+    times, values = (np.array([getattr(crop, name) for crop in crops]) for name in ("time", "quality"))
+    crops = [crops[place] for place in apart(times, values, sampling.every / 2)]
     yaw = deviation = None
     if sampling.views and len(crops) > sampling.per_track:
         yaw, deviation = _estimator().directions_of(

@@ -63,7 +63,7 @@ def fulfil(request: Request) -> list[str]:
     write_tables(out, records)
     lines = write_summary(out, records)
     if records:
-        sheet = request.sheet or out / STATE / "sheet.jpg"
+        sheet = request.sheet or out / STATE / "sheet.png"
         write_sheet(out, sheet, records)
         lines.append(f"sheet: {sheet}")
     failed = [result for result in results if isinstance(result, UserError)]

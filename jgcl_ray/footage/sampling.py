@@ -18,7 +18,7 @@ class Sampling:
     """How many crops, and which boxes are fit."""
 
     per_track: int = 12  # at most
-    every: float = 0.5  # seconds between crops of a track, at least
+    every: float = 0.5  # seconds between crops of a track, about: slots of time, crops half of it apart
     min_height: int = 24  # pixels inside the frame
     max_overlap: float = 0.7  # share covered by another box
     min_inside: float = 0.6  # share within the frame
@@ -63,6 +63,17 @@ def candidates(
     row, slot = np.concatenate(rows), np.concatenate(slots)
     order = np.argsort(row)
     return Candidates(row[order], slot[order])
+
+
+def apart(time: np.ndarray, quality: np.ndarray, least: float) -> np.ndarray:
+    """Of M crops in the order of time those that stay: of two closer than `least` seconds the better."""
+    kept: list[int] = []
+    for row in range(len(time)):
+        if not kept or time[row] - time[kept[-1]] >= least:
+            kept.append(row)
+        elif quality[row] > quality[kept[-1]]:
+            kept[-1] = row
+    return np.array(kept)
 
 
 def choose(

@@ -34,7 +34,7 @@ TRACKS = (
 )
 SPANS = ("camera", "track", "first", "last", "start", "end", "boxes", "crops")
 LENGTHS = (1, 2, 4, 8, 16, 32, 64)  # seconds: edges of the histogram of track lengths
-SHEET_ROWS, SHEET_COLUMNS = 24, 10  # tracks, crops of each
+SHEET_ROWS, SHEET_COLUMNS = 16, 10  # tracks, crops of each
 
 
 def records_of(out: Path) -> list[dict[str, Any]]:

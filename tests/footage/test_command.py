@@ -89,7 +89,7 @@ def test_crops_tables_summary_and_sheet(tmp_path: Path, door: Source, capsys: py
     counted = json.loads((out / "summary.json").read_text())
     assert (counted["cameras"], counted["tracks"], counted["crops"]) == (1, 2, 8)
     assert counted["seconds_per_track"]["2 to 4 s"] == 2 and counted["crops_per_track"] == {"4": 2}
-    assert Image.open(out / ".footage" / "sheet.jpg").width > 400
+    assert Image.open(out / ".footage" / "sheet.png").width > 400
     frames = sorted(int(row["frame"]) for row in rows if row["track"] == "0001")
     assert frames[0] <= 10 and frames[-1] >= 31  # spread over the track
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from jgcl_ray.footage.quality import geometric_quality, overlaps, sharpness
-from jgcl_ray.footage.sampling import SPARE, TRIES, Sampling, candidates, choose
+from jgcl_ray.footage.quality import geometric_quality, overlaps, sharpness, usual_shape
+from jgcl_ray.footage.sampling import SPARE, TRIES, Sampling, apart, candidates, choose
 from jgcl_ray.footage.tracks import Tracks
 
 
@@ -38,6 +38,19 @@ def test_quality_falls_with_size_edge_and_overlap() -> None:
     np.testing.assert_allclose(quality, [1, 0.5, 0.5 * np.sqrt(0.5), 0.5, 0.5])
     np.testing.assert_allclose(overlap, [0, 0, 0, 0.5, 0.5])
     np.testing.assert_allclose(share, [1, 1, 0.5, 1, 1])
+
+
+def test_a_box_that_suddenly_is_wide_is_worse() -> None:
+    """Two people in one box, or legs alone; a stride is no flaw."""
+    boxes = [[100, 100, 64, 128]] * 5 + [[100, 100, 80, 128], [100, 100, 128, 128], [100, 100, 64, 64]]
+    shape = usual_shape(make_tracks(list(range(8)), [3] * 8, boxes))
+    np.testing.assert_allclose(shape, [1, 1, 1, 1, 1, 1, 0.7, 0.7])
+
+
+def test_of_two_crops_close_in_time_the_better_stays() -> None:
+    time, quality = np.array([0.0, 0.1, 0.5, 1.0, 1.1]), np.array([0.5, 0.6, 0.1, 0.9, 0.2])
+    assert apart(time, quality, 0.25).tolist() == [1, 2, 3]
+    assert apart(time, quality, 0.05).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_visibility_counts_where_it_is_known() -> None:
