@@ -16,6 +16,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -30,7 +31,7 @@ from safetensors.torch import load_file, save
 
 from jgcl_ray.camera_means import Camera, CameraMeans
 from jgcl_ray.config import Config, EncoderConfig, validate
-from jgcl_ray.data.image_files import UNREADABLE, as_rgb, read_rgb, resize
+from jgcl_ray.data.image_files import UNREADABLE, Resampling, as_rgb, read_rgb, resize
 from jgcl_ray.data.transforms import normalise_images
 from jgcl_ray.errors import UserError
 from jgcl_ray.models import official
@@ -55,6 +56,7 @@ class Encoder:
     module: the network, on its device. height, width: of its input, pixels. architecture: what `module` was built
     from. config: of the whole run, where the weights come from a checkpoint of one. description: a line for people.
     flip: whether an embedding is the mean of those of image and mirror image, normalised again; twice the time.
+    resampling: how images are resized, bicubic as in this package's training, or bilinear as in torchreid's.
     """
 
     def __init__(
@@ -68,11 +70,12 @@ class Encoder:
         config: Config | None = None,
         source: str = "encoder",
         flip: bool = False,
+        resampling: Resampling = "bicubic",
     ) -> None:
         self.device = pick_device(device)
         self.module = module.eval().requires_grad_(False).to(self.device)
         self.architecture = architecture
-        self.height, self.width = height, width
+        self.height, self.width, self.resampling = height, width, resampling
         self.config = config
         self.flip = flip
         size = f"images of {height} x {width}, embeddings of {module.embedding_width}"
@@ -103,16 +106,16 @@ class Encoder:
             parts = _from_file(given)
         else:
             raise UserError(f"{given}: no such file or folder; give a run folder, a checkpoint or a file of weights")
-        module, architecture, size, config = parts
         return cls(
-            module,
-            architecture,
-            size[0] if height is None else height,
-            size[1] if width is None else width,
+            parts.module,
+            parts.architecture,
+            parts.size[0] if height is None else height,
+            parts.size[1] if width is None else width,
             device=device,
-            config=config,
+            config=parts.config,
             source=str(path),
             flip=flip,
+            resampling=parts.resampling,
         )
 
     @property
@@ -132,7 +135,8 @@ class Encoder:
     def card(self) -> dict[str, Any]:
         """What `load` needs besides the weights, ready for JSON."""
         wanted = {"backbone", "head", "embedding", "pooling", "separate_batch_norm"}
-        return {"encoder": self.architecture.model_dump(include=wanted), "height": self.height, "width": self.width}
+        card = {"encoder": self.architecture.model_dump(include=wanted), "height": self.height, "width": self.width}
+        return card | {"resampling": self.resampling}
 
     def embed(
         self,
@@ -196,9 +200,9 @@ class Encoder:
         """An image as the network's uint8 (H, W, 3); `row` is named in the error where there is no file name."""
         try:
             if isinstance(image, Image.Image):
-                return resize(as_rgb(image), self.height, self.width)
+                return resize(as_rgb(image), self.height, self.width, self.resampling)
             encoded = io.BytesIO(image) if isinstance(image, bytes) else Path(image)
-            return read_rgb(encoded, self.height, self.width)
+            return read_rgb(encoded, self.height, self.width, self.resampling)
         except UNREADABLE as error:
             name = str(image) if isinstance(image, str | Path) else f"image {row}"
             name += f" ({len(image)} bytes)" if isinstance(image, bytes) else ""
@@ -243,8 +247,13 @@ def checkpoints_in(folder: Path) -> list[Path]:
     )
 
 
-# The network, what it was built from, (H, W), and the run's configuration.
-_Parts = tuple[IdentityEncoder, EncoderConfig, tuple[int, int], Config | None]
+@dataclass(frozen=True)
+class _Parts:
+    module: IdentityEncoder
+    architecture: EncoderConfig
+    size: tuple[int, int]  # H, W
+    config: Config | None = None  # of the run
+    resampling: Resampling = "bicubic"
 
 
 def _from_checkpoint(checkpoint: Path) -> _Parts:
@@ -257,7 +266,7 @@ def _from_checkpoint(checkpoint: Path) -> _Parts:
             raise UserError(
                 f"{weights}: damaged or altered, {MANIFEST} has another checksum; take another checkpoint"
             )
-    return module, config.encoder, (config.data.height, config.data.width), config
+    return _Parts(module, config.encoder, (config.data.height, config.data.width), config)
 
 
 def _from_file(path: Path) -> _Parts:
@@ -281,11 +290,12 @@ def _exported(state: State, card: str, path: Path) -> _Parts:
         fields = json.loads(card)
         architecture = EncoderConfig.model_validate(fields["encoder"] | {"weights": "random"})
         size = int(fields["height"]), int(fields["width"])
+        resampling: Resampling = "bilinear" if fields.get("resampling") == "bilinear" else "bicubic"
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise UserError(f"{path}: its header {METADATA} cannot be read ({error}); export it again") from None
     module = IdentityEncoder(architecture)
     load_state(module, state, str(path))
-    return module, architecture, size, None
+    return _Parts(module, architecture, size, resampling=resampling)
 
 
 def _from_state(state: State, path: Path) -> _Parts:
@@ -296,7 +306,7 @@ def _from_state(state: State, path: Path) -> _Parts:
         architecture = _foreign("resnet50", "linear", embedding=len(state["feat.weight"]))
         module = IdentityEncoder(architecture)
         official.load_encoder(module, path)
-        return module, architecture, FOREIGN_SIZE, None
+        return _Parts(module, architecture, FOREIGN_SIZE)
     backbone = backbone_of(state)
     if backbone is None:
         raise UserError(
@@ -310,7 +320,8 @@ def _from_state(state: State, path: Path) -> _Parts:
     load_foreign(module, architecture, state, str(path))
     # Without a head of the file's own there is an untrained batch norm, which multiplies by one number: nothing once
     # normalised.
-    return module, architecture, FOREIGN_SIZE, None
+    # torchreid trains and measures on images that torchvision resized: bilinear, as Pillow's.
+    return _Parts(module, architecture, FOREIGN_SIZE, resampling="bicubic" if width is None else "bilinear")
 
 
 def _foreign(backbone: str, head: str, **fields: Any) -> EncoderConfig:

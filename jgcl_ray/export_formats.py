@@ -60,10 +60,11 @@ class Format:
 def preprocessing(encoder: Encoder, format_name: str) -> dict[str, Any]:
     """What to do with an image before the file, and what comes out of it: its metadata, ready for JSON."""
     height, width, graph = encoder.height, encoder.width, format_name != "safetensors"
+    resampling = f"{encoder.resampling}, antialiased (as Pillow's)"
     mean, std = ", ".join(map(str, IMAGENET_MEAN)), ", ".join(map(str, IMAGENET_STD))
     return {
         "input": f"images: float32 (n, 3, {height}, {width}), RGB in this order, values in [0, 1]: 8 bits over 255",
-        "resize": f"to {height} high, {width} wide, proportions not kept; bicubic, antialiased (as Pillow's)",
+        "resize": f"to {height} high, {width} wide, proportions not kept; {resampling}",
         "normalisation": f"{'inside the model' if graph else 'by Encoder'}: minus mean ({mean}), over std ({std})",
         "output": f"embeddings: float32 (n, {encoder.width_of_embedding}), L2-normalised: dot products are cosines",
         "use": "any runtime of this format" if graph else "jgcl_ray.Encoder.load(FILE).embed(IMAGES)",

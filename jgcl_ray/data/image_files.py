@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image
@@ -14,25 +14,27 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MEAN_COLOUR = tuple(round(255 * mean) for mean in IMAGENET_MEAN)  # 0 once normalised, to half a grey level
 
+Resampling = Literal["bicubic", "bilinear"]
+
 # What Pillow's decoders raise at files that are not, or no longer, images.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 
-def read_rgb(path: Path | BinaryIO, height: int, width: int) -> np.ndarray:
-    """An image file, or its bytes, as uint8 (height, width, 3), read-only, converted and resized bicubically.
+def read_rgb(path: Path | BinaryIO, height: int, width: int, resampling: Resampling = "bicubic") -> np.ndarray:
+    """An image file, or its bytes, as uint8 (height, width, 3), read-only, converted and resized.
 
     Raises one of UNREADABLE.
     """
     with Image.open(path) as image:
         # A JPEG of twice the size or more is decoded at 1/2, 1/4 or 1/8: never below what is asked for.
         image.draft("RGB", (width, height))
-        return resize(as_rgb(image), height, width)
+        return resize(as_rgb(image), height, width, resampling)
 
 
-def resize(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """An image of mode RGB or L, resized bicubically (Pillow, with antialiasing), as a read-only uint8 array."""
+def resize(image: Image.Image, height: int, width: int, resampling: Resampling = "bicubic") -> np.ndarray:
+    """An image of mode RGB or L, resized (Pillow, with antialiasing), as a read-only uint8 array."""
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        image = image.resize((width, height), Image.Resampling[resampling.upper()])
     return np.asarray(image)
 
 

@@ -31,7 +31,9 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )
 LAST_STRIDED = 5
-_norm = partial(DomainBatchNorm, epsilon=1e-3, momentum=0.01)
+# The releases' momentum, 0.01, is for hundreds of epochs: a run of a few hundred steps would end with statistics of
+# its random start. It is no part of the weights; this is torch's.
+_norm = partial(DomainBatchNorm, epsilon=1e-3)
 
 
 class PaddedConv(nn.Conv2d):

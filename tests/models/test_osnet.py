@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from jgcl_ray.config import EncoderConfig
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
+from jgcl_ray.export_formats import export, preprocessing
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.weights import build_encoder, read_state
 
@@ -131,6 +135,17 @@ def test_a_file_of_torchreid_gives_torchreids_feature(name: str, tmp_path: Path)
     assert (found - expected).norm() <= 1e-4 * expected.norm()
 
 
+def test_images_are_resized_as_torchreid_does_and_the_export_keeps_to_it(tmp_path: Path) -> None:
+    torch.save(torchreid_file("osnet_x0_25"), tmp_path / "osnet.pth")
+    encoder = Encoder.load(tmp_path / "osnet.pth", height=64, width=32)
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 20, 3), dtype=np.uint8))
+    expected = np.asarray(photo.resize((32, 64), Image.Resampling.BILINEAR))
+    export(encoder, tmp_path / "osnet.safetensors", "safetensors")
+    for loaded in (encoder, Encoder.load(tmp_path / "osnet.safetensors")):
+        np.testing.assert_array_equal(loaded.read(photo), expected)
+    assert "bilinear, antialiased" in preprocessing(encoder, "onnx")["resize"]
+
+
 def test_training_checkpoints_load_and_the_classifier_is_said_to_stay_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -206,3 +221,52 @@ def test_an_incomplete_file_lists_its_names(tmp_path: Path) -> None:
 def test_without_a_file_one_line_says_where_the_weights_are() -> None:
     with pytest.raises(UserError, match=r"osnet_x0_5_imagenet\.pth of torchreid's model zoo.*weights_file=PATH"):
         build_encoder(EncoderConfig(backbone="osnet_x0_5"))
+
+
+ONNX = os.environ.get("JGCL_RAY_OSNET_ONNX", "")
+
+
+@pytest.mark.skipif(
+    not ONNX, reason="JGCL_RAY_OSNET_ONNX: an osnet_x0_25*.onnx that torch.onnx exported from torchreid"
+)
+def test_an_onnx_file_of_trained_weights_gives_the_same_feature() -> None:
+    """Its batch norms are folded into its convolutions: ours are made to add the folded offsets and no more."""
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    graph = onnx.load(ONNX).graph
+    stored = {tensor.name: torch.tensor(onnx.numpy_helper.to_array(tensor)) for tensor in graph.initializer}
+    encoder = IdentityEncoder(EncoderConfig(backbone="osnet_x0_25", head="linear_relu", weights="random")).eval()
+    state, filled = encoder.state_dict(), set()
+    for node in graph.node:
+        values = [stored[name] for name in node.input if name in stored]
+        if node.op_type == "Conv":
+            name = _module_of(node.name)
+            state[f"{name}.weight"] = values[0]
+            filled.add(f"{name}.weight")
+            if len(values) == 2 and f"{name}.bias" in state:
+                state[f"{name}.bias"] = values[1]
+            elif len(values) == 2:
+                norm = f"{name.rpartition('.')[0]}.bn"
+                state[f"{norm}.weight"] = torch.full_like(values[1], (1 + 1e-5) ** 0.5)
+                state[f"{norm}.bias"] = values[1]
+        elif node.op_type == "Gemm":
+            state |= dict(zip(("embed.weight", "embed.bias"), values, strict=True))
+        elif node.op_type == "BatchNormalization":
+            names = (f"embed_norm.{part}" for part in ("weight", "bias", "running_mean", "running_var"))
+            state |= dict(zip(names, values, strict=True))
+    assert filled == {f"{name}.weight" for name, m in encoder.named_modules() if isinstance(m, torch.nn.Conv2d)}
+    encoder.load_state_dict(state)
+    image = torch.randn(4, 3, 256, 128)
+    expected = onnxruntime.InferenceSession(ONNX).run(None, {graph.input[0].name: image.numpy()})[0]
+    with torch.no_grad():
+        found = encoder(image).embedding
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def _module_of(node: str) -> str:
+    """`/conv2/conv2.0/gate/fc1_2/Conv` -> `backbone.conv2.0.gate.fc1`; a dotted part repeats the one before it."""
+    parts: list[str] = []
+    for part in node.split("/")[1:-1]:
+        if parts and part.startswith(f"{parts[-1]}."):
+            parts.pop()
+        parts.append(part)
+    return "backbone." + re.sub(r"_\d+$", "", ".".join(parts))

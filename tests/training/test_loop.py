@@ -12,7 +12,7 @@ from tiny_run import configured, records
 from torch import nn
 from worker_group import run_workers
 
-from jgcl_ray.config import Config
+from jgcl_ray.config import Config, EncoderConfig
 from jgcl_ray.config_sections import STAGES
 from jgcl_ray.data.samplers import Shard
 from jgcl_ray.errors import UserError
@@ -215,6 +215,17 @@ def test_an_encoder_alone_starts_a_run(walkers: Path, undisturbed: Path, tmp_pat
     weights = undisturbed / "checkpoints" / "latest" / "encoder.safetensors"
     start(configured(walkers, tmp_path, "run.stages=[generation]", f"run.init_from={weights}"))
     assert {line["stage"] for line in records(tmp_path / "walkers")} == {"generation"}
+
+
+@pytest.mark.slow
+def test_a_file_of_torchreid_starts_generator_and_joint_stage(walkers: Path, tmp_path: Path) -> None:
+    state = IdentityEncoder(EncoderConfig(backbone="osnet_x0_25", weights="random")).backbone.state_dict()
+    weights = tmp_path / "osnet_x0_25_msmt17.pt"
+    torch.save({name: value for name, value in state.items() if "generated_" not in name}, weights)
+    fields = ["encoder.backbone=osnet_x0_25", "warmup.mode=none", f"run.init_from={weights}"]
+    outcome = start(configured(walkers, tmp_path, *fields))
+    assert outcome.scores is not None
+    assert {line["stage"] for line in records(tmp_path / "walkers")} == {"generation", "joint"}
 
 
 def test_stages_go_by_either_name(walkers: Path, tmp_path: Path) -> None:
