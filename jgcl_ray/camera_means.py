@@ -52,9 +52,13 @@ class CameraMeans:
         return np.average(self.means, axis=0, weights=self.images).astype(np.float32)
 
     @property
-    def few(self) -> list[Camera]:
-        """Cameras whose mean is of fewer than ten images."""
-        return [camera for camera, images in zip(self.cameras, self.images, strict=True) if images < FEW]
+    def doubts(self) -> list[str]:
+        """A warning for each camera whose mean is of fewer than ten images."""
+        return [
+            f"camera {camera} has fewer than {FEW} images: their mean says more of who is on them than of it"
+            for camera, images in zip(self.cameras, self.images, strict=True)
+            if images < FEW
+        ]
 
     def missing(self, cameras: Sequence[Camera] | np.ndarray) -> list[Camera]:
         """Those of the cameras that have no mean."""

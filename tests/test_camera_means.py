@@ -20,7 +20,9 @@ def test_each_embedding_loses_its_cameras_mean() -> None:
         expected = embeddings[row] - embeddings[same].mean(axis=0)
         np.testing.assert_allclose(found[row], expected / np.linalg.norm(expected), atol=1e-5)
     assert means.cameras == ("door", "hall", "yard") and means.images.sum() == 30
-    assert means.few == [camera for camera in means.cameras if cameras.count(camera) < 10]
+    few = [camera for camera in means.cameras if cameras.count(camera) < 10]
+    assert len(means.doubts) == len(few) > 0
+    assert all(f"camera {camera} has fewer than 10" in doubt for camera, doubt in zip(few, means.doubts, strict=True))
 
 
 def test_shifts_between_cameras_vanish() -> None:

@@ -6,18 +6,16 @@ Letters: Q queries, M gallery images, D embedding width.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from jgcl_ray.camera_means import CameraMeans
 from jgcl_ray.data.datasets import ReidDataset, Split
 from jgcl_ray.data.datasets.reid_dataset import RankingProtocol
 from jgcl_ray.errors import UserError
@@ -27,8 +25,16 @@ from jgcl_ray.evaluation.bootstrap import (
     Interval,
     grouped_intervals,
     mean_interval,
-    paired_difference,
 )
+from jgcl_ray.evaluation.corrections import (
+    PLAIN,
+    Corrected,
+    MeansOf,
+    embed_all_ways,
+    score_corrected,
+    splits_needed,
+)
+from jgcl_ray.evaluation.embedder import Embedder
 from jgcl_ray.evaluation.query_scores import QueryScores
 from jgcl_ray.evaluation.ranking import (
     CameraPair,
@@ -43,55 +49,8 @@ from jgcl_ray.evaluation.ranking import (
 )
 from jgcl_ray.evaluation.reranking import rerank
 from jgcl_ray.evaluation.viewpoints import BINS, read_yaws, viewpoint_precisions
-from jgcl_ray.models.encoder import IdentityEncoder
 
 TOP = 50  # ranks of the CMC
-
-PLAIN, FLIP, CAMERA_MEANS = "plain", "flip", "camera_means"  # corrections, which training does not know of
-MeansOf = Literal["train", "gallery"]  # the images whose mean features are taken off
-
-
-class Embedder(Protocol):
-    """What turns images into embeddings: jgcl_ray.Encoder."""
-
-    module: IdentityEncoder
-    height: int  # H and W of what the network takes
-    width: int
-    description: str
-
-    def read(self, image: Path) -> np.ndarray:
-        """A file as the network's uint8 (H, W, 3)."""
-        ...
-
-    def embed(self, images: Sequence[Path], batch_size: int = 64, progress: bool = False) -> np.ndarray:
-        """n files -> (n, D) float32, rows of unit length."""
-        ...
-
-    def embed_with_mirror(
-        self, images: Sequence[Path], batch_size: int = 64, progress: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """n files -> their embeddings, and the means with those of their mirror images, normalised."""
-        ...
-
-
-@dataclass(frozen=True)
-class Corrected:
-    """The same encoder with a correction that needs no training, such as flip; beside the plain score."""
-
-    name: str
-    result: RankingResult
-    interval: Interval  # of its mAP
-    difference: Interval  # to the plain mAP, in pairs
-
-    def document(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            **self.result.summary(),
-            "cmc": self.result.cmc.tolist(),
-            "interval": self.interval.bounds,
-            "difference": self.difference.mean,
-            "difference_interval": self.difference.bounds,
-        }
 
 
 @dataclass(frozen=True)
@@ -257,18 +216,11 @@ def assess(
     check_matches(labels)  # before the hours that features may take
     yaws = read_yaws(dataset)
     query, gallery = labelled(dataset)
-    splits = {"query": query, "gallery": gallery} | ({"train": dataset.train} if camera_means == "train" else {})
-    if camera_means is not None:
-        _check_cameras(splits, camera_means)
+    splits = splits_needed(query, gallery, dataset.train, camera_means)
     clock = _Clock()
     with clock.timed("features"):
-        features = {name: _features(encoder, split, flip, batch_size, progress) for name, split in splits.items()}
-    kinds = {name: {part: kinds[name] for part, kinds in features.items()} for name in features["query"]}
-    plain = kinds[PLAIN]
-    if camera_means is not None:
-        kinds |= {
-            _joined(name, CAMERA_MEANS): _centred(parts, splits, camera_means) for name, parts in list(kinds.items())
-        }
+        ways = embed_all_ways(encoder, splits, flip, camera_means, batch_size, progress)
+    plain = ways.pop(PLAIN)
 
     def ranked(name: str, by: Distances) -> RankingResult:
         with clock.timed(name), _bar(name, len(query), progress) as watched:
@@ -281,10 +233,10 @@ def assess(
             distances = rerank(plain["query"], plain["gallery"])
         result, before = ranked("reranking", distances), result
     corrected = []
-    for name, parts in kinds.items():
-        if name != PLAIN:
+    for way, parts in ways.items():
+        with clock.timed(way):
             by = (rerank if reranked else euclidean)(parts["query"], parts["gallery"])
-            corrected.append(_corrected(name, ranked(name, by), result, labels))
+        corrected.append(score_corrected(way, ranked(way, by), result, labels))
     cameras = None
     if camera_pairs:
         with clock.timed("camera_pairs"), _bar("pairs of cameras", len(query), progress) as watched:
@@ -311,41 +263,6 @@ def labels_of(dataset: ReidDataset, protocol: RankingProtocol | None = None) -> 
     assert query.identities is not None and gallery.identities is not None
     arrays = (query.identities, gallery.identities, query.cameras, gallery.cameras)
     return Labels.of(*arrays, protocol=protocol or dataset.protocol)
-
-
-def _features(encoder: Embedder, split: Split, flip: bool, batch_size: int, progress: bool) -> dict[str, np.ndarray]:
-    """By name of the correction, PLAIN among them: (len(split), D)."""
-    paths = [split.path(row) for row in range(len(split))]
-    if not flip:
-        return {PLAIN: encoder.embed(paths, batch_size, progress)}
-    return dict(zip((PLAIN, FLIP), encoder.embed_with_mirror(paths, batch_size, progress), strict=True))
-
-
-def _joined(name: str, correction: str) -> str:
-    return correction if name == PLAIN else f"{name}+{correction}"
-
-
-def _check_cameras(splits: dict[str, Split], means_of: MeansOf) -> None:
-    """UserError where a camera of query or gallery has no image to take the mean of."""
-    have = set(splits[means_of].cameras.tolist())
-    missing = sorted({*splits["query"].cameras.tolist(), *splits["gallery"].cameras.tolist()} - have)
-    if missing:
-        other = "gallery" if means_of == "train" else "train"
-        raise UserError(
-            f"--camera-means: camera {missing[0]} has no {'training' if means_of == 'train' else 'gallery'} image "
-            f"whose mean could be taken off; try --means-of {other}"
-        )
-
-
-def _centred(parts: dict[str, np.ndarray], splits: dict[str, Split], means_of: MeansOf) -> dict[str, np.ndarray]:
-    means = CameraMeans.of(parts[means_of], splits[means_of].cameras)
-    return {name: means.centred(parts[name], splits[name].cameras) for name in ("query", "gallery")}
-
-
-def _corrected(name: str, result: RankingResult, plain: RankingResult, labels: Labels) -> Corrected:
-    mine, people = result.average_precisions, labels.query_identities
-    difference = paired_difference(mine, plain.average_precisions, people)
-    return Corrected(name, result, mean_interval(mine, people), difference)
 
 
 def labelled(dataset: ReidDataset) -> tuple[Split, Split]:

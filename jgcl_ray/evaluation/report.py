@@ -15,9 +15,10 @@ from jgcl_ray.data.image_files import UNREADABLE, read_rgb
 from jgcl_ray.data.transforms import normalise_images
 from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation.activations import similarity_maps
-from jgcl_ray.evaluation.assessment import Assessment, Embedder
+from jgcl_ray.evaluation.assessment import Assessment
 from jgcl_ray.evaluation.clusters import Cluster, Clustering, cluster_gallery, telling
 from jgcl_ray.evaluation.comparison import Comparison
+from jgcl_ray.evaluation.embedder import Embedder
 from jgcl_ray.evaluation.page import CLUSTERS_TITLE, Picture, render_page
 from jgcl_ray.evaluation.plots import accuracy_plot, embedding_map
 from jgcl_ray.evaluation.sheets import NEUTRAL, RIGHT, WRONG, Row, Tile, draw_sheet, overlaid

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jgcl_ray.camera_means import FEW, CameraMeans
+from jgcl_ray.camera_means import CameraMeans
 from jgcl_ray.data.image_files import UNREADABLE, verify
 from jgcl_ray.data.image_tree import image_tree
 from jgcl_ray.encoder import Encoder
@@ -108,10 +108,8 @@ def _centred(index: GalleryIndex, embeddings: np.ndarray, cameras: Sequence[str]
     new = [row for row, camera in enumerate(cameras) if camera not in known]
     if new:
         means = CameraMeans.of(embeddings[new], [cameras[row] for row in new])
-        for camera in means.few:
-            logger.warning(
-                "camera %s has fewer than %d images: their mean says more of who is on them than of it", camera, FEW
-            )
+        for doubt in means.doubts:
+            logger.warning(doubt)
         index.camera_means = means if index.camera_means is None else index.camera_means.joined(means)
     assert index.camera_means is not None
     return index.camera_means.centred(embeddings, cameras)
