@@ -1,9 +1,9 @@
 """From footage to crops on a CPU: seconds for a minute of 1080p at 25 frames a second with 20 people at a time.
 
 The video is made: a textured scene with a little noise in every frame, striped people of 90 x 220 pixels who cross
-it in ten seconds each, MPEG-4; its tracks are exact. One JSON object a line: seconds by the clock and of the processor,
-how many times faster than the footage that is, and the process's memory (MiB) at each quarter of the way: it should
-not grow.
+it in ten seconds each, MPEG-4; its tracks are exact. One JSON object a line: seconds by the clock and of the
+processor, how many times faster than the footage that is, and the memory of the process (MiB) at each quarter of the
+way, which should not grow.
 
     python benchmarks/bm_footage.py [--seconds 60] [--people 20] [--views 1 0]
 """

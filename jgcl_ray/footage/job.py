@@ -249,7 +249,7 @@ def _losses(reading: Reading, tracks: Tracks) -> list[str]:
         beyond = int((tracks.frame > reading.read).sum())
         notes.append(
             f"the video ends, or cannot be decoded further, after frame {reading.read:,}: {last - reading.read:,} "
-            f"frames and {beyond:,} boxes lost"
+            f"frames and {beyond:,} boxes lost; if frames are missing before, crops show later ones: see the sheet"
         )
     if reading.damaged:
         notes.append(f"{len(reading.damaged):,} frames cannot be decoded, first {reading.damaged[0]:,}: lost")

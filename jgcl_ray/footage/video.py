@@ -116,6 +116,8 @@ class VideoFile:
         self.path = path
         if not path.is_file():
             raise UserError(f"--video {path}: no such file")
+        if _is_text(path):  # FFmpeg would draw it
+            raise UserError(f"--video {path}: a text file, no video")
         capture = self._open()
         try:
             cv2 = _cv2()
@@ -164,6 +166,18 @@ class VideoFile:
         return capture
 
 
+def _is_text(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+        start[: max(len(start) - 3, 0)].decode()
+    except UnicodeDecodeError:
+        return False
+    except OSError as error:
+        raise UserError(f"--video {path} cannot be read ({error.strerror})") from None
+    return b"\0" not in start
+
+
 class _Clock:
     """Seconds since the first frame from a container's time stamps, and what they tell of its frames."""
 
@@ -187,6 +201,8 @@ class _Clock:
         if number == 0:
             self._first = self._last = stamp
             return 0.0
+        if stamp <= self._last:  # no time stamps: some containers leave them out at their end
+            return number / self._rate
         step, self._last = stamp - self._last, stamp
         if len(self._steps) < self.WINDOW:
             self._steps.append(step)
@@ -196,9 +212,7 @@ class _Clock:
         if usual > 0 and abs(step - usual) > 0.25 * usual:
             self._odd += 1
             self.gaps += max(round(step / usual) - 1, 0)
-        if self._given or stamp <= self._first:  # no time stamps, or a rate that overrules them
-            return number / self._rate
-        return stamp - self._first
+        return number / self._rate if self._given else stamp - self._first
 
 
 def _cv2() -> Any:

@@ -55,10 +55,35 @@ def test_what_can_be_decoded_of_a_damaged_video_is_kept(tmp_path: Path, capsys: 
     assert 5 < max(kept) < COUNT - 5 and "frames and" in told and "boxes lost" in told
 
 
+def test_a_video_filmed_on_its_side_is_read_upright(tmp_path: Path) -> None:
+    """As the trackers' readers turn it, by the matrix in the track header."""
+    file = tmp_path / "a.mp4"
+    video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 10, (160, 96))
+    picture = np.zeros((96, 160, 3), np.uint8)
+    picture[:, :40] = 255  # a white stripe on the left
+    for _ in range(3):
+        video.write(picture)
+    video.release()
+    content = bytearray(file.read_bytes())
+    matrix = content.index(b"tkhd") + 4 + 40  # behind version, times, number, duration, layer, volume
+    quarter = [0, 1, 0, -1, 0, 0, 96, 0, 1]  # turned clockwise, shifted back into view
+    unit = [16, 16, 30] * 3
+    for place, (value, bits) in enumerate(zip(quarter, unit, strict=True)):
+        content[matrix + 4 * place : matrix + 4 * place + 4] = (value << bits).to_bytes(4, "big", signed=True)
+    file.write_bytes(content)
+    reader = VideoFile(file, None)
+    assert (reader.footage.width, reader.footage.height) == (96, 160)
+    [frame] = reader.frames([2], Reading())
+    assert frame.pixels[:30].mean() > 200 and frame.pixels[50:].mean() < 40
+
+
 def test_no_video(tmp_path: Path) -> None:
     file = tmp_path / "a.mp4"
     file.write_bytes(b"\0" * 1000)
     with pytest.raises(UserError, match="cannot be opened"):
+        VideoFile(file, None)
+    file.write_text(scene.mot_lines(300))
+    with pytest.raises(UserError, match="a text file, no video"):
         VideoFile(file, None)
 
 
