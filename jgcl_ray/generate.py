@@ -1,4 +1,7 @@
-"""Generate: `python -m jgcl_ray.generate --checkpoint PATH --images DIR --out DIR [section.field=value ...]`."""
+"""Generate: `python -m jgcl_ray.generate --checkpoint PATH --images DIR --out DIR [section.field=value ...]`.
+
+`--surface` in place of `--checkpoint`: without a trained generator.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     with exit_on_user_error():
         if given["inception"] and not given["score"]:
             raise UserError("--inception is for --score, which is not wanted")
+        if given.pop("surface") and (given["score"] or given["mix"]):
+            raise UserError("--score and --mix need a trained generator: give --checkpoint instead of --surface")
 
         from jgcl_ray.generation.request import Request, fulfil
 
@@ -45,14 +50,20 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jgcl_ray.generate",
-        description="Draw the people on photos from other sides, by a trained generator.",
+        description="Draw the people on photos from other sides, by a trained generator or by their own pixels.",
         epilog=_WRITTEN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+    by = parser.add_mutually_exclusive_group(required=True)
+    by.add_argument(
+        "--surface",
+        action="store_true",
+        help="nothing trained: the photos' own pixels, moved along the surface of the bodies that the package's "
+        "estimator finds (or meshes.source=walkers, parameters, upright); size by data.height=96 data.width=48",
+    )
+    by.add_argument(
         "--checkpoint",
         type=Path,
-        required=True,
         metavar="PATH",
         help="a run folder or a checkpoint, from the stage `generation` on; or a folder with id_*.pt and gen_*.pt of "
         "the GCL authors",

@@ -70,6 +70,10 @@ class People:
         drawn = [Image.fromarray(self.projections.load(row, view)) for row in rows]
         return normalise_meshes([resize(grey, self.store.height, self.store.width) for grey in drawn])
 
+    def coordinates(self, rows: Sequence[int], view: int) -> np.ndarray:
+        """float16 (B, H, W, 3): ProjectionSource.coordinates of the people turned by `view` degrees."""
+        return np.stack([self.projections.coordinates(row, view) for row in rows])
+
 
 def open_people(folder: Path, config: Config) -> People:
     """All images below `folder`, with the projections that `config.meshes` names.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from jgcl_ray.atomic import write_json
@@ -10,6 +12,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.generation import pictures
 from jgcl_ray.generation.people import People, open_people
 from jgcl_ray.generation.scores import ViewScores, inception_features, own_features, read_true_views, score_views
+from jgcl_ray.generation.surface_people import check_bodies, surface_config, surface_people
 from jgcl_ray.generation.view_generator import ViewGenerator
 from jgcl_ray.meshes.projection_folders import VIEWS
 from jgcl_ray.progress import tracked
@@ -21,9 +24,9 @@ GRID = 12  # people on the sheet
 class Request:
     """What is wanted."""
 
-    checkpoint: Path  # see ViewGenerator.load
     images: Path  # folder of photos
     out: Path  # folder for all that is written
+    checkpoint: Path | None = None  # see ViewGenerator.load; None: photos' own pixels, moved along the surface
     views: int = 8  # how many round the person, a divisor of 8
     first: int | None = None  # of the images only so many; None: all
     gif: bool = False
@@ -36,11 +39,17 @@ class Request:
 
 def fulfil(request: Request) -> ViewScores | None:
     """Write what is wanted; the scores, where they are."""
+    views = VIEWS[:: len(VIEWS) // request.views]
+    if request.checkpoint is None:
+        people = open_people(request.images, surface_config(request.overrides))
+        check_bodies(people)
+        out = _outside(request.out, people)
+        out.mkdir(parents=True, exist_ok=True)
+        _write_all(partial(surface_people, people), people, request, views, out)
+        return None
     generator = ViewGenerator.load(request.checkpoint, request.device, request.overrides)
     people = open_people(request.images, generator.config)
-    out = request.out.expanduser().absolute()
-    if people.folder.is_relative_to(out) or out.is_relative_to(people.folder):
-        raise UserError(f"{out}: photos and generated views must not lie in one another; give --out another folder")
+    out = _outside(request.out, people)
     mixed = None if request.mix is None else (people.row(request.mix[0]), people.row(request.mix[1]))
     truth = read_true_views(people) if request.score else None
     if request.inception is None:
@@ -49,8 +58,7 @@ def fulfil(request: Request) -> ViewScores | None:
         features, name = inception_features(request.inception, generator.device), request.inception.name
     out.mkdir(parents=True, exist_ok=True)
 
-    views = VIEWS[:: len(VIEWS) // request.views]
-    _write_all(generator, people, request, views, out)
+    _write_all(partial(pictures.seen_people, generator, people), people, request, views, out)
     if mixed is not None:
         pictures.write_mix(generator, people, mixed, views, out, request.gif)
     if truth is None:
@@ -60,12 +68,26 @@ def fulfil(request: Request) -> ViewScores | None:
     return scores
 
 
-def _write_all(generator: ViewGenerator, people: People, request: Request, views: tuple[int, ...], out: Path) -> None:
+def _outside(out: Path, people: People) -> Path:
+    """The absolute path; UserError where photos and views would lie in one another."""
+    out = out.expanduser().absolute()
+    if people.folder.is_relative_to(out) or out.is_relative_to(people.folder):
+        raise UserError(f"{out}: photos and generated views must not lie in one another; give --out another folder")
+    return out
+
+
+def _write_all(
+    draw: Callable[[Sequence[int], Sequence[int]], list[pictures.SeenPerson]],
+    people: People,
+    request: Request,
+    views: tuple[int, ...],
+    out: Path,
+) -> None:
     count = len(people.names) if request.first is None else min(request.first, len(people.names))
     shown: list[pictures.SeenPerson] = []
     for start in tracked(range(0, count, pictures.BATCH), "views"):
         rows = range(start, min(start + pictures.BATCH, count))
-        for person in pictures.seen_people(generator, people, rows, views):
+        for person in draw(rows, views):
             pictures.write_views(person, people, out)
             if request.gif:
                 pictures.write_turntable(person, out)

@@ -63,23 +63,22 @@ class WalkersProjections(FolderProjections):
         self, root: Path, names: Sequence[str], split: SplitName, height: int, width: int, images: Path | None = None
     ) -> None:
         super().__init__(root, names, split, height / width, images)
-        file = root.parent / TRUTH
-        self._truth = read_truth(file)
-        bare = [PurePosixPath(name).name for name in names]
-        if absent := [name for name in bare if name not in self._truth.rows]:
-            raise UserError(f"{file} tells nothing of {len(absent):,} images, first {absent[0]}: render them again")
-        self._truth_rows = [self._truth.rows[name] for name in bare]
+        self._file = root.parent / TRUTH  # read when coordinates are first asked for: pictures do not need it
+        self._bare_names = [PurePosixPath(name).name for name in names]
         self._height, self._width = height, width
         self._last: tuple[int, EmbreeMesh] | None = None
 
     def coordinates(self, row: int, view: int) -> np.ndarray:
         """See ProjectionSource. The last body stays ready."""
         VIEWS.index(view)
-        of = self._truth_rows[row]
+        truth = read_truth(self._file)
+        of = truth.rows.get(self._bare_names[row])
+        if of is None:
+            raise UserError(f"{self._file} tells nothing of {self._bare_names[row]}: render the walkers again")
         if self._last is None or self._last[0] != row:
-            self._last = row, EmbreeMesh(self._truth.body(of))
+            self._last = row, EmbreeMesh(truth.body(of))
         _, prepared = self._last
-        camera = self._truth.camera_of(of, self._height, self._width).turned(view, _PIVOT)
+        camera = truth.camera_of(of, self._height, self._width).turned(view, _PIVOT)
         fragments = prepared.fragments([camera], self._height, self._width)
         return see_reference(fragments, prepared.mesh, anny_body().reference)[0]
 

@@ -97,6 +97,32 @@ def test_views_are_the_generator_s_and_lie_as_projections_do(run: Path, walkers:
     assert not (tmp_path / "mix.png").exists() and not (tmp_path / "scores.json").exists()
 
 
+def test_without_a_generator_photos_move_along_the_surface(walkers: Path, tmp_path: Path) -> None:
+    small = ("data.height=80", "data.width=40", "meshes.source=upright")
+    given = ("--surface", "--images", walkers / "query", "--out", tmp_path, "--views", 4, "--first", 2)
+    call(*given, "--gif", *small)
+    photo = np.asarray(Image.open(walkers / "query" / NAMES[0]).resize((40, 80), Image.Resampling.BICUBIC))
+    views = [opened(view_folder(tmp_path, "train", v) / NAMES[0].replace(".jpg", ".png")) for v in (0, 90, 180, 270)]
+    np.testing.assert_array_equal(views[0], photo)
+    assert all(view.shape == (80, 40, 3) and (view != photo).any(axis=2).mean() > 0.1 for view in views[1:])
+    with Image.open(tmp_path / "turntables" / NAMES[1].replace(".jpg", ".gif")) as turntable:
+        assert turntable.n_frames == 4
+    assert (tmp_path / "grid.png").is_file()
+    assert not (view_folder(tmp_path, "train", 90) / NAMES[2].replace(".jpg", ".png")).exists()
+
+
+def test_the_surface_needs_bodies_and_no_score(
+    walkers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = ("meshes.source=folders", f"meshes.root={walkers / 'meshes'}", "data.height=80", "data.width=40")
+    cases = {"do not tell which point": folders, "need a trained generator": ("--score",)}
+    for message, others in cases.items():
+        with pytest.raises(SystemExit) as exit_:
+            call("--surface", "--images", walkers / "query", "--out", tmp_path, *others)
+        error = capsys.readouterr().err
+        assert exit_.value.code == 2 and message in error and "Traceback" not in error, error
+
+
 def test_files_drawn_here_serve_as_projections_layout(run: Path, walkers: Path, tmp_path: Path) -> None:
     call("--checkpoint", run, "--images", walkers / "query", "--out", tmp_path)
     again = load_config(None, ["meshes.source=folders", f"meshes.root={tmp_path}", "data.height=80", "data.width=40"])

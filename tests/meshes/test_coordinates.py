@@ -132,7 +132,7 @@ def test_of_walkers(tmp_path: Path) -> None:
     (root / "views.npz").write_bytes(b"PK")
     read_truth.cache_clear()
     with pytest.raises(UserError, match=r"views\.npz: cannot be read .*render the walkers again"):
-        open_projections(MeshesConfig(), large, names, "test", images)
+        open_projections(MeshesConfig(), large, names, "test", images).coordinates(0, 0)
 
 
 def test_pictures_in_folders_cannot_tell(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""People from other sides by their photos' own pixels, moved along the surface of their bodies: nothing trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from jgcl_ray.config import Config, override
+from jgcl_ray.errors import UserError
+from jgcl_ray.generation.people import People
+from jgcl_ray.generation.pictures import SeenPerson
+from jgcl_ray.meshes.correspondence import see_surface
+
+
+def surface_config(overrides: Sequence[str]) -> Config:
+    """The defaults with estimated bodies, changed by `section.field=value`."""
+    return override(Config(), ["meshes.source=estimated", *overrides])
+
+
+def check_bodies(people: People) -> None:
+    """UserError where the projections' source cannot tell which point of the body a pixel sees."""
+    if not people.projections.knows_bodies:
+        raise UserError(
+            "--surface: pictures of bodies in folders do not tell which point of the body a pixel sees; take "
+            "meshes.source=estimated or parameters"
+        )
+
+
+@torch.no_grad()
+def surface_people(people: People, rows: Sequence[int], views: Sequence[int]) -> list[SeenPerson]:
+    """The people in `rows` from every view; one batch. Their own view (0) is the photo."""
+    photos = people.pixels(rows)
+    surface = see_surface(
+        torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(people.coordinates(rows, 0))
+    )
+    drawn = {0: photos} if 0 in views else {}
+    for view in views:
+        if view:
+            picture = surface.draw(torch.from_numpy(people.coordinates(rows, view))).picture
+            drawn[view] = (picture.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    return [
+        SeenPerson(people.names[row], photos[i], {view: pictures[i] for view, pictures in drawn.items()})
+        for i, row in enumerate(rows)
+    ]
