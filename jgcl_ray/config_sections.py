@@ -191,11 +191,51 @@ class CheckpointConfig(Section):
 
 
 class DataConfig(Section):
-    name: Literal["market1501", "dukemtmc_reid", "msmt17", "folder", "walkers"] = Field(
-        "walkers", description="Which data set, or `folder` for your own crops without labels."
+    name: Literal[
+        "market1501",
+        "dukemtmc_reid",
+        "msmt17",
+        "cuhk03",
+        "mars",
+        "cuhk01",
+        "viper",
+        "prid2011",
+        "pku_reid",
+        "labelled",
+        "folder",
+        "walkers",
+    ] = Field(
+        "walkers",
+        description="Which data set; `labelled` for your own crops with identity and camera in their names, `folder` "
+        "for those without labels.",
     )
     root: AbsolutePath | None = Field(
         None, description="Folder of the data set; `walkers` renders into a cache when it is not given."
+    )
+    pattern: str | None = Field(
+        None,
+        description="File names of `labelled`, relative to `root`: '{identity}_c{camera}_*.jpg', or "
+        "'{camera}/{identity}/*.png'; * is any text within a name, **/ any folders.",
+    )
+    train_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of people to train on, in sets that come without a division (labelled, cuhk01, viper, "
+        "prid2011, pku_reid); 0: all are searched for, to evaluate alone; 1: nobody is.",
+    )
+    split: int = Field(
+        0, ge=0, description="Which division into people to train on and to search for, in sets that come without."
+    )
+    variant: Literal["detected", "labeled", "single_shot", "multi_shot"] | None = Field(
+        None,
+        description="Which crops: cuhk03's detected or labeled, prid2011's single_shot or multi_shot; null: those "
+        "that are there, of two the first.",
+    )
+    per_tracklet: int | None = Field(
+        None,
+        ge=1,
+        description="At most so many images of each tracklet, evenly spread (mars, prid2011, folder); null: all.",
     )
     height: int = Field(256, ge=16, description="Height in pixels to which images are resized.")
     width: int = Field(128, ge=8, description="Width in pixels to which images are resized.")

@@ -57,7 +57,7 @@ def main() -> None:
         checkpoint = checkpoints_in(path)[0] if path.is_dir() else path
         size = {name: value for name, value in _given(config.data).items() if name in ("height", "width")}
         encoder = Encoder.load(checkpoint, config.scaling.device, **size)
-        console.print(f"{encoder.description}; {dataset.name} in {dataset.root}")
+        console.print(f"{encoder.description}; {dataset.description}")
         dataset = check_images(dataset, config.data.on_bad_image)
         if other is not None:
             query, gallery = labelled(dataset)
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         help="run folder, checkpoint folder, exported safetensors, id_*.pt of the GCL authors, or a backbone under "
         "the names of torchvision (ResNet), torchreid (OSNet) or EfficientNet-lite0's releases",
     )
-    parser.add_argument("--data", required=True, metavar="NAME", help="market1501, msmt17, dukemtmc_reid or walkers")
+    parser.add_argument("--data", required=True, metavar="NAME", help="a labelled data set, as data.name")
     parser.add_argument(
         "--root", type=Path, metavar="DIR", help="folder of the data set; walkers come from the cache without it"
     )

@@ -285,6 +285,10 @@ def _open_source(config: Config) -> ReidDataset:
 def _open(config: Config) -> tuple[Config, ReidDataset]:
     """The data set, and the configuration with its folder filled in: workers may have another cache."""
     dataset = open_dataset(config.data, config.walkers)
+    if not len(dataset.train):
+        raise UserError(
+            f"data.train_share={config.data.train_share:g} leaves nobody of {dataset.root} to train on; give more"
+        )
     if config.data.root is None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"root": dataset.root})})
     return config, dataset

@@ -93,7 +93,7 @@ def _start(plan: Plan) -> str:
 
 def _dataset(plan: Plan) -> str:
     dataset = plan.dataset
-    said = f"{dataset.name} in {dataset.root}: train {_split(dataset.train)}"
+    said = f"{dataset.description}: train {_split(dataset.train)}"
     if dataset.query is None or dataset.gallery is None:
         return f"{said}; no labels, so no mAP"
     return f"{said}; test {len(dataset.query)} queries in {len(dataset.gallery)} images"

@@ -7,7 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jgcl_ray.data.datasets.reid_dataset import NamedImage, ReidDataset, Split, image_names, labelled_split, locate
+from jgcl_ray.data.datasets.reid_dataset import (
+    UNKNOWN_CAMERA,
+    NamedImage,
+    ReidDataset,
+    Split,
+    image_names,
+    labelled_split,
+    locate,
+)
 from jgcl_ray.errors import UserError
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")  # train, query, gallery
@@ -19,8 +27,9 @@ DISTRACTOR = 0
 class FileNames:
     """How a data set names its files."""
 
-    pattern: str  # from the start of the name, with the groups `identity` and `camera`
+    pattern: str  # from the start of the name, with the group `identity` and, unless folders tell it, `camera`
     example: str
+    with_folders: bool = False  # whether the pattern is of the path rather than the name alone
 
 
 @dataclass(frozen=True)
@@ -67,11 +76,12 @@ def parse_names(names: Sequence[str], style: FileNames, folder: Path, title: str
     pattern = re.compile(style.pattern)
     images, strange = [], []
     for name in names:
-        match = pattern.match(name.rpartition("/")[2])
+        match = pattern.match(name if style.with_folders else name.rpartition("/")[2])
         if match is None:
             strange.append(name)
         else:
-            images.append(NamedImage(name, int(match["identity"]), int(match["camera"])))
+            camera = int(match["camera"]) if "camera" in pattern.groupindex else UNKNOWN_CAMERA
+            images.append(NamedImage(name, int(match["identity"]), camera))
     if strange:
         more = f" and {len(strange) - 1:,} more" if len(strange) > 1 else ""
         raise UserError(

@@ -81,6 +81,12 @@ class ReidDataset:
     validation: Split | None = None  # the authors' own validation list, whose rows are part of train as well
     camera_names: Mapping[int, str] = field(default_factory=dict)  # where cameras have names rather than numbers
     protocol: RankingProtocol = "market"  # by which the set is usually scored
+    division: str = ""  # how people came to train or to be searched for, where that is not the authors' doing
+
+    @property
+    def description(self) -> str:
+        """Name, place and, where it is told, division, for logs."""
+        return f"{self.name} in {self.root}" + (f" ({self.division})" if self.division else "")
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -112,9 +118,14 @@ class Published:
             "query identities": (_distinct(query.identities), self.test_identities),
             "cameras": (_distinct(dataset.train.cameras), self.cameras),
         }
-        differing = [f"{n:,} {what} instead of {right:,}" for what, (n, right) in found.items() if n != right]
-        if differing:
-            warnings.warn(f"{dataset.root} is not {dataset.name} as published: {', '.join(differing)}", stacklevel=2)
+        warn_of_counts(dataset.name, dataset.root, found)
+
+
+def warn_of_counts(name: str, root: Path, counts: Mapping[str, tuple[int, int]]) -> None:
+    """Warn, once, about every count that was found and differs from the published one: what -> (found, published)."""
+    differing = [f"{n:,} {what} instead of {right:,}" for what, (n, right) in counts.items() if n != right]
+    if differing:
+        warnings.warn(f"{root} is not {name} as published: {', '.join(differing)}", stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -124,16 +135,19 @@ class NamedImage:
     path: str
     identity: int
     camera: int
+    tracklet: int = NO_TRACKLET
 
 
 def labelled_split(folder: Path, images: Sequence[NamedImage]) -> Split:
     """Images in any order as a split with identities."""
     ordered = sorted(images, key=lambda image: image.path)
+    tracklets = np.array([image.tracklet for image in ordered], dtype=np.int64)
     return Split(
         folder=folder,
         paths=tuple(image.path for image in ordered),
         identities=np.array([image.identity for image in ordered], dtype=np.int64),
         cameras=np.array([image.camera for image in ordered], dtype=np.int64),
+        tracklets=tracklets if (tracklets != NO_TRACKLET).any() else None,
     )
 
 
