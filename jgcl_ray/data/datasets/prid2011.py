@@ -39,7 +39,7 @@ def read_prid2011(data: DataConfig) -> ReidDataset:
     if data.variant not in (None, *VARIANTS):
         raise UserError(f"data.variant={data.variant}: prid2011 has {' and '.join(VARIANTS)}")
     found = locate(data.root, TITLE, ("prid_2011", "prid2011"), [VARIANTS])
-    variant = data.variant or next(name for name in VARIANTS if (found / name).is_dir())
+    variant: str = data.variant or next(name for name in VARIANTS if (found / name).is_dir())
     root = found / variant
     for camera in CAMERAS:
         if not (root / camera).is_dir():
@@ -48,7 +48,7 @@ def read_prid2011(data: DataConfig) -> ReidDataset:
     images = _tracklets(root) if multi else _single(root)
     if not images:
         raise UserError(f"{root}: no person is in both cameras; unpack {TITLE} again")
-    people = {image.identity for image in images if image.identity <= SHARED}
+    people = frozenset(image.identity for image in images if image.identity <= SHARED)
     division = Division.of(data)
     training = division.training(people)
     said = division.said(len(training), len(people) - len(training))
@@ -114,7 +114,7 @@ def _person(name: str, folder: Path) -> int:
     return int(match[1])
 
 
-def _listed(path: Path, number: int, people: frozenset[int] | set[int]) -> tuple[frozenset[int], frozenset[int]]:
+def _listed(path: Path, number: int, people: frozenset[int]) -> tuple[frozenset[int], frozenset[int]]:
     """Train and test people of a division in torchreid's file: a list of {"train": ["person_0001"], "test": []}."""
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))
@@ -123,7 +123,7 @@ def _listed(path: Path, number: int, people: frozenset[int] | set[int]) -> tuple
         raise UserError(f"data.split={number}: {path} holds {len(splits)} divisions, from 0 on") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not torchreid's list of divisions ({error}); restore it or move it away") from None
-    missing = set().union(*halves) - set(people)
+    missing = set().union(*halves) - people
     if missing:
         raise UserError(f"{path}: {len(missing)} of its people are not in the folders, first {min(missing)}")
     return frozenset(halves[0]), frozenset(halves[1])
