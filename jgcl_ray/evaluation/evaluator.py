@@ -46,7 +46,7 @@ def evaluate(
 
 
 def validate(features: torch.Tensor, labels: PseudoLabels, cameras: np.ndarray) -> Scores | None:
-    """A validation without identities: training images by camera and pseudo label.
+    """Images by camera and identity or pseudo label: with the latter, how far encoder and labelling agree.
 
     features (N, D) normalised, cameras (N,). Of every cluster seen by two cameras or more, the first image in each
     camera is a query; all other images, outliers as distractors among them, are the gallery. It measures whether the

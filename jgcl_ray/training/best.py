@@ -1,4 +1,4 @@
-"""Which checkpoint of a run is the best: every candidate compared by one score, which no labelling enters.
+"""Which checkpoint of a run is the best: every candidate compared by one score, which no pseudo label enters.
 
 Candidates are the encoder after each evaluated epoch of a stage that trains it, and the encoder as it was before the
 first such stage, unless it was random.
@@ -27,6 +27,16 @@ class Best:
             return False
         self.score, self.name = value, name
         return True
+
+
+def chooser(config: Config, has_validation_list: bool) -> str | None:
+    """Name of the score that chooses the best checkpoint; None, without labels: the last one is taken.
+
+    No score without labels that was tried follows the truth well enough (benchmarks/bm_validation.py).
+    """
+    if config.eval.select_on == "test":
+        return "mAP"
+    return "validation_mAP" if has_validation_list else None
 
 
 def starts_trained(config: Config, stage: int) -> bool:

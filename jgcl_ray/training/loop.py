@@ -24,7 +24,7 @@ from jgcl_ray.distributed import mean_over_workers, rank, sum_over_workers, worl
 from jgcl_ray.evaluation.evaluator import Scores, evaluate, validate
 from jgcl_ray.mlflow_mirror import without_secrets
 from jgcl_ray.run_log import NullRunLog
-from jgcl_ray.training.best import Best, starts_trained
+from jgcl_ray.training.best import Best, chooser, starts_trained
 from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved, checkpoint_name, load_networks, load_saved
 from jgcl_ray.training.precision import autocast
 from jgcl_ray.training.session import Session
@@ -75,7 +75,7 @@ class Loop:
         self.signs = VitalSigns(session)
         self.position = Position()
         self.scores: dict[str, float] = {}  # of the last evaluation
-        self.best = Best("mAP" if self.config.eval.select_on == "test" else "validation_mAP")
+        self.best = Best(chooser(self.config, session.data.dataset.validation is not None))
         self._memory: Mapping[str, Any] | None = None  # of the stage that is resumed
         self._closed = time.perf_counter()  # when the epoch before was recorded
 
@@ -197,14 +197,22 @@ class Loop:
         return self.scores
 
     def score(self) -> dict[str, float]:
-        """Of the encoder as it is: on the test split where it has labels, and on the validation split."""
+        """Of the encoder as it is: on the test split where it has labels, and without them on training images."""
         dataset = self.session.data.dataset
         numbers: dict[str, float] = {}
         if dataset.query is not None and dataset.gallery is not None:
             numbers |= self.score_test().metrics()
-        validation = self.score_validation()
-        if validation is not None:
-            numbers |= validation.metrics("validation_")
+        own, train, step = dataset.validation, dataset.train, self.position.step
+        if own is not None and own.identities is not None:
+            people, identities = np.unique(own.identities, return_inverse=True)
+            labels = PseudoLabels(identities, float("nan"), len(people), 0)
+            numbers |= metrics_of(
+                validate(self.session.features(step)[rows_of(own, train)], labels, own.cameras), "validation_"
+            )
+        if self.session.labels is not None:
+            numbers |= metrics_of(
+                validate(self.session.features(step), self.session.labels, train.cameras), "label_agreement_"
+            )
         return numbers
 
     def score_test(self) -> Scores:
@@ -215,17 +223,6 @@ class Loop:
         of_query, of_gallery = self.batches_of(query), self.batches_of(gallery)
         with autocast(self.config.precision, self.session.device):
             return evaluate(encoder, query, gallery, of_query, of_gallery, dataset.protocol)
-
-    def score_validation(self) -> Scores | None:
-        """On the data set's own validation list, else on training images by camera and pseudo label."""
-        session, train, own = self.session, self.session.data.dataset.train, self.session.data.dataset.validation
-        if own is not None and own.identities is not None:
-            people, identities = np.unique(own.identities, return_inverse=True)
-            features = session.features(self.position.step)[rows_of(own, train)]
-            return validate(features, PseudoLabels(identities, float("nan"), len(people), 0), own.cameras)
-        if session.labels is None:
-            return None
-        return validate(session.features(self.position.step), session.labels, train.cameras)
 
     def score_best(self) -> Scores | None:
         """The best checkpoint on the test split; the last weights where no checkpoint was scored."""
@@ -268,6 +265,11 @@ class Loop:
         mine = torch.tensor([self.hooks.stop(), self.hooks.save()], dtype=torch.float32)
         stop, save = (mine if world_size() == 1 else sum_over_workers(mine)).tolist()
         return bool(stop), bool(save)
+
+
+def metrics_of(scores: Scores | None, prefix: str) -> dict[str, float]:
+    """By the names of the run log; none where nothing could be scored."""
+    return {} if scores is None else scores.metrics(prefix)
 
 
 def rows_of(part: Split, whole: Split) -> np.ndarray:

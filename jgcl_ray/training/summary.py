@@ -13,6 +13,7 @@ from jgcl_ray.config import Config
 from jgcl_ray.data.datasets import Split
 from jgcl_ray.mlflow_mirror import Mirror, tracking_uri
 from jgcl_ray.models.networks import Networks, build_networks
+from jgcl_ray.training.best import chooser
 from jgcl_ray.training.checkpoint import Position, read_manifest
 from jgcl_ray.training.precision import prepare
 from jgcl_ray.training.prepare import UNSURE, Plan, draws, estimated
@@ -36,7 +37,7 @@ def describe(plan: Plan, devices: str) -> Mapping[str, str]:
     each = f", {paired / workers:g} and {warm / workers:g} on each of {workers} workers" if workers > 1 else ""
     lines["batch"] = f"{paired} images, in the warm-up {warm}{each}; {config.precision.dtype}"
     lines["devices"] = devices
-    lines["best"] = f"the checkpoint of the highest {selection(plan)}"
+    lines["best"] = selection(plan)
     lines["record"] = f"{plan.folder / 'metrics.jsonl'}; MLflow: {_page(config, plan.folder)}"
     return lines
 
@@ -130,11 +131,12 @@ def _stages(plan: Plan) -> Iterator[str]:
 
 def selection(plan: Plan) -> str:
     """What chooses the best checkpoint, in words."""
-    if plan.config.eval.select_on == "test":
-        return "mAP on the test split (eval.select_on=test)"
-    if plan.dataset.validation is not None:
-        return "validation mAP, on the data set's own validation list"
-    return "validation mAP, on training images by camera and pseudo label"
+    chosen_by = chooser(plan.config, plan.dataset.validation is not None)
+    return {
+        "mAP": "the checkpoint of the highest mAP on the test split (eval.select_on=test)",
+        "validation_mAP": "the checkpoint of the highest validation mAP, on the data set's own validation list",
+        None: "the last checkpoint: without labels no score is known that follows the truth",
+    }[chosen_by]
 
 
 def _page(config: Config, folder: Path) -> str:

@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 
 from jgcl_ray.config import Config, Section, configs_folder, validate
 from jgcl_ray.errors import UserError
+from jgcl_ray.training.best import chooser
 
 Kind = Literal["uniform", "loguniform", "int", "choice", "grid"]
 Params = dict[str, Any]  # section.field -> value
@@ -39,6 +40,10 @@ _NOT_SEARCHED = (
     "pseudo_labels.num_gpus",
 )
 _SECTIONS_NOT_SEARCHED = ("scaling", "tracking", "checkpoints")
+
+
+Metric = Literal["validation_mAP", "validation_rank-1", "mAP", "rank-1", "label_agreement_mAP"]
+WITH_VALIDATION_LIST = ("msmt17",)
 
 
 class SchedulerConfig(Section):
@@ -61,8 +66,8 @@ class SweepConfig(Section):
     config: str = Field("walkers", description="Configuration that is varied, where no other is given.")
     trials: int | None = Field(None, ge=1, description="How many; null: every combination of a grid once.")
     seed: int = Field(1, ge=0, description="Of the draws of values; a trial's own seed is run.seed.")
-    metric: Literal["validation_mAP", "validation_rank-1", "mAP", "rank-1"] | None = Field(
-        None, description="What is made large; null: the mAP that chooses the best checkpoint (eval.select_on)."
+    metric: Metric | None = Field(
+        None, description="What is made large; null: the score that chooses the best checkpoint (eval.select_on)."
     )
     searcher: Literal["random", "optuna"] = Field("random", description="Who chooses values; optuna is an extra.")
     scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig, description="Early end of trials.")
@@ -196,7 +201,15 @@ def told(params: Mapping[str, Any]) -> str:
 
 def metric_of(sweep: SweepConfig, config: Config) -> str:
     """What is made large, by its name in the run log."""
-    return sweep.metric or ("mAP" if config.eval.select_on == "test" else "validation_mAP")
+    if sweep.metric is not None:
+        return sweep.metric
+    chosen_by = chooser(config, config.data.name in WITH_VALIDATION_LIST)
+    if chosen_by is None:
+        raise UserError(
+            f"data.name={config.data.name} has no validation list, and without labels no score is known that follows "
+            "the truth: say what is made large by metric: in the search space (mAP: of the test split)"
+        )
+    return chosen_by
 
 
 def _find(source: str | Path) -> Path:

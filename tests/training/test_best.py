@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_run import configured
 
-from jgcl_ray.training.best import Best, starts_trained
+from jgcl_ray.training.best import Best, chooser, starts_trained
 
 
 def test_the_highest_is_kept_and_the_first_of_equals() -> None:
@@ -22,6 +22,13 @@ def test_without_a_score_to_trust_the_last_is_kept() -> None:
     best = Best(None)
     assert best.offer({"mAP": 0.9}, "one") and best.offer({}, "two")
     assert best.name == "two"
+
+
+def test_who_chooses(tmp_path: Path) -> None:
+    config = configured(tmp_path, tmp_path)
+    assert chooser(config, has_validation_list=False) is None
+    assert chooser(config, has_validation_list=True) == "validation_mAP"
+    assert chooser(configured(tmp_path, tmp_path, "eval.select_on=test"), has_validation_list=True) == "mAP"
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def test_run_folder_holds_what_others_rely_on(undisturbed: Path) -> None:
     assert (undisturbed / "config.yaml").is_file()
     assert (undisturbed / "checkpoints" / "latest" / "encoder.safetensors").is_file()
     assert (undisturbed / "checkpoints" / "best" / "encoder.safetensors").is_file()
+    links = [(undisturbed / "checkpoints" / link).resolve() for link in ("best", "latest")]
+    assert links[0] == links[1]  # without a score to trust, the last
     lines = records(undisturbed)
     assert [line["stage"] for line in lines] == sorted(
         (line["stage"] for line in lines), key=["warmup", "generation", "joint"].index
@@ -63,7 +65,7 @@ def test_run_folder_holds_what_others_rely_on(undisturbed: Path) -> None:
     assert {"cluster_contrast", "generator_total", "discriminator_total", "contrast_image"} <= set().union(*lines)
     steps = [line["step"] for line in lines if "generator_total" in line or "cluster_contrast" in line]
     assert steps == list(range(1, len(steps) + 1))
-    assert any("mAP" in line and "validation_mAP" in line for line in lines)
+    assert any("mAP" in line and "label_agreement_mAP" in line for line in lines)
     signs = {"encoder_moved", "view_sharpness", "discriminator_margin", "view_rank1", "photo_rank1"}
     seen = {stage: signs & set().union(*(line for line in lines if line["stage"] == stage)) for stage in STAGES}
     assert seen == {"warmup": {"encoder_moved"}, "generation": signs - {"encoder_moved"}, "joint": signs}

@@ -42,13 +42,13 @@ def test_a_line_for_each_epoch_and_every_warning(tmp_path: Path) -> None:
 def test_last_line_of_a_run_with_and_without_labels(tmp_path: Path) -> None:
     scored = Outcome(False, Position(), Scores(0.51234, 0.6, 0.1, 20))
     assert last_line(tmp_path, scored) == "mAP 0.5123 rank-1 0.6000"
-    closed = {**CLOSED, "validation_mAP": 0.25}
+    closed = {**CLOSED, "label_agreement_mAP": 0.25}
     (tmp_path / METRICS).write_text(
         "".join(json.dumps(line) + "\n" for line in ({**LABELLED, "single_camera_share": 0.4}, closed))
     )
     assert last_line(tmp_path, Outcome(False, Position(), None)) == (
         "no labels, so no mAP; 21 clusters and 4 outliers in the end; 40% of the clusters seen by one camera alone; "
-        "validation mAP 0.250"
+        "agreement with the labels 0.250 (no evidence of quality)"
     )
 
 

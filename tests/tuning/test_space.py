@@ -138,7 +138,9 @@ def test_a_grid_is_gone_through_in_turn(tmp_path: Path) -> None:
 
 def test_the_metric_is_what_chooses_the_best_checkpoint(tmp_path: Path) -> None:
     space = space_of(tmp_path, {"losses.image_cycle": {"grid": [1.0]}})
-    assert metric_of(space.sweep, load_config("walkers")) == "validation_mAP"
+    assert metric_of(space.sweep, load_config("msmt17")) == "validation_mAP"
+    with pytest.raises(UserError, match=r"no validation list.*say what is made large by metric"):
+        metric_of(space.sweep, load_config("walkers"))
     assert metric_of(space.sweep, load_config("walkers", ["eval.select_on=test"])) == "mAP"
     named = space_of(tmp_path, {"losses.image_cycle": {"grid": [1.0]}}, metric="rank-1")
     assert metric_of(named.sweep, load_config("walkers")) == "rank-1"
