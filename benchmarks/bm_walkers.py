@@ -134,13 +134,25 @@ def main() -> None:
     start = time.perf_counter()
     if arguments.in_memory:
         result = histogram_without_rendering(PRESETS[arguments.preset], arguments.seed)
-        line = {"set": arguments.preset, "features": "striped colour histogram", "queries": result.queries}
+        line = {
+            "set": arguments.preset,
+            "seed": arguments.seed,
+            "features": "striped colour histogram",
+            "queries": result.queries,
+        }
         line |= {"mAP": round(result.mAP, 4), "rank-1": round(float(result.cmc[0]), 4)}
         print(json.dumps(line | {"seconds": round(time.perf_counter() - start, 1)}))
         return
     root = arguments.root or ensure_rendered(WalkersConfig(preset=arguments.preset, seed=arguments.seed))
     print(
-        json.dumps({"set": arguments.preset, "rendering_seconds": round(time.perf_counter() - start, 1)}), flush=True
+        json.dumps(
+            {
+                "set": arguments.preset,
+                "seed": arguments.seed,
+                "rendering_seconds": round(time.perf_counter() - start, 1),
+            }
+        ),
+        flush=True,
     )
     dataset = open_dataset(DataConfig(name="walkers", root=root))
 
@@ -154,7 +166,7 @@ def main() -> None:
         start = time.perf_counter()
         describe = make()
         result = score(dataset, describe)
-        line = {"set": arguments.preset, "features": features}
+        line = {"set": arguments.preset, "seed": arguments.seed, "features": features}
         line |= {name: len(split) for name, split in dataset.splits.items()}
         line |= {"mAP": round(result.mAP, 4), "rank-1": round(float(result.cmc[0]), 4)}
         line |= {"seconds": round(time.perf_counter() - start, 1)}
