@@ -168,7 +168,10 @@ def _parser() -> argparse.ArgumentParser:
         help="choose by time and quality alone, not by the side seen",
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="cameras at once over Ray; 0: one after the other, without Ray"
+        "--workers",
+        type=_none_or_more,
+        metavar="N",
+        help="cameras at once over Ray; 0: one after the other, without Ray",
     )
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet (CROPS/.footage/sheet.png)")
     return parser
@@ -192,6 +195,12 @@ def _seconds(text: str) -> float:
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
+
+
+def _none_or_more(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return int(text)
 
 
 def _count(text: str) -> int:

@@ -85,9 +85,10 @@ def make_rows(
 
 def _named(value: object) -> str:
     """A class's number without decimals, or its name in lower case."""
-    if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else str(int(value))
-    return str(value).strip().lower()
+    text = str(value).strip().lower()
+    if not is_number(text):
+        return text
+    return str(int(float(text))) if np.isfinite(float(text)) else ""
 
 
 def joined(parts: Sequence[Rows]) -> Rows:

@@ -152,6 +152,14 @@ def test_supervision(tmp_path: Path) -> None:
     assert_the_scene(read(listed))
 
 
+def test_numbers_with_decimals(tmp_path: Path) -> None:
+    """As pandas writes a column of whole numbers in which one is missing."""
+    file = tmp_path / "a.csv"
+    rows = [f"{n + 1}.0,{t}.0,{x},{y},{w},{h},0.0" for n in range(COUNT) for t, x, y, w, h in scene.boxes(n + 1)]
+    file.write_text("\n".join(["Frame,ID,bb_left,bb_top,bb_width,bb_height,class", *rows, "2.0,,5,5,9,9,0.0"]))
+    assert_the_scene(read(file))
+
+
 @pytest.mark.parametrize("shape", ["list of frames", "object of frames", "frames with detections", "lines"])
 def test_ultralytics_json(tmp_path: Path, shape: str) -> None:
     """`Results.summary()` has no frames; people add them in one of these ways."""
