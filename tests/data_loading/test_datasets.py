@@ -268,8 +268,13 @@ class TestFolder:
             assert read("folder", tmp_path).camera_names == {1: "cam1", 2: "cam3"}
 
     def test_nested_deeper(self, tmp_path):
-        message = refused("folder", touch(tmp_path, "cam1/a.jpg", "cam1/monday/b.jpg"))
-        assert str(tmp_path / "cam1/monday") in message and "one folder deep" in message
+        message = refused("folder", touch(tmp_path, "cam1/7/a.jpg", "cam1/8/monday/b.jpg"))
+        assert str(tmp_path / "cam1/8/monday") in message and "two folders deep" in message
+
+    @pytest.mark.parametrize("other", ["cam1/a.jpg", "cam2/a.jpg"])
+    def test_tracks_and_images_mixed(self, tmp_path, other):
+        message = refused("folder", touch(tmp_path, "cam1/7/b.jpg", other))
+        assert "cam1/7/b.jpg" in message and other in message and "all alike" in message
 
     def test_images_beside_cameras(self, tmp_path):
         message = refused("folder", touch(tmp_path, "cam1/a.jpg", "b.jpg"))

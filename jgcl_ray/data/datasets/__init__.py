@@ -31,7 +31,7 @@ READERS: dict[str, Callable[[DataConfig, WalkersConfig], ReidDataset]] = {
     "prid2011": lambda data, _: read_prid2011(data),
     "pku_reid": lambda data, _: PKU_REID.open(data),
     "labelled": lambda data, _: read_labelled(data),
-    "folder": lambda data, _: read_folder(data.root),
+    "folder": lambda data, _: read_folder(data.root, data.per_tracklet),
     "walkers": lambda data, walkers: read_walkers(data.root, walkers),
 }
 

@@ -119,4 +119,7 @@ def _thinned(split: Split, per_tracklet: int) -> Split:
     size[order] = np.repeat(counts, counts)
     # Of each of `per_tracklet` equal parts the first image: where place * per_tracklet / size passes a whole number.
     chosen = (place * per_tracklet) // size != ((place - 1) * per_tracklet) // size
-    return split.take(chosen | (size <= per_tracklet) | (split.tracklets == NO_TRACKLET))
+    # What is known of a track's life must not shrink with its images.
+    return replace(split, spans=split.tracklet_spans).take(
+        chosen | (size <= per_tracklet) | (split.tracklets == NO_TRACKLET)
+    )

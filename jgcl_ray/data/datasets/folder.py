@@ -1,12 +1,14 @@
-"""A user's own crops: a folder per camera, or one flat folder; no labels."""
+"""A user's own crops: a folder per camera, maybe a folder per track in it, or one flat folder; no labels."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from jgcl_ray.data.datasets.division import thinned
 from jgcl_ray.data.datasets.reid_dataset import (
     IMAGE_SUFFIXES,
     UNKNOWN_CAMERA,
@@ -17,23 +19,26 @@ from jgcl_ray.data.datasets.reid_dataset import (
     natural_order,
     visible,
 )
+from jgcl_ray.data.datasets.track_times import times_of
 from jgcl_ray.errors import UserError
 
 
-def read_folder(root: Path | None) -> ReidDataset:
-    """Crops as `root/CAMERA/*.jpg` (.jpeg, .png, .bmp, .webp), or flat as `root/*.jpg` with unknown cameras.
+def read_folder(root: Path | None, per_tracklet: int | None = None) -> ReidDataset:
+    """Crops as `root/CAMERA/*.jpg` (.jpeg, .png, .bmp, .webp), `root/CAMERA/TRACK/*.jpg`, or flat as `root/*.jpg`.
 
     Cameras are numbered from 1 in the natural order of their folders' names (cam2 before cam10), which are kept in
-    `camera_names`. There is no query and no gallery.
+    `camera_names`; those of flat images are unknown. In folders of tracks each is a tracklet, numbered over all
+    cameras, and times come from tracks.csv or the names (see track_times). There is no query and no gallery.
+    per_tracklet: at most so many images of each, evenly spread.
     """
     root = existing_root(root, "your crops, one folder per camera")
     flat = [entry.name for entry in visible(root) if entry.is_file() and is_image(entry.name)]
     by_camera = {
-        entry.name: _camera_images(root / entry.name)
+        entry.name: _images_below(root / entry.name)
         for entry in sorted(visible(root), key=lambda entry: natural_order(entry.name))
         if entry.is_dir()
     }
-    filled = {camera: names for camera, names in by_camera.items() if names}
+    filled = {camera: paths for camera, paths in by_camera.items() if paths}
     if flat and filled:
         raise UserError(
             f"{root}: {len(flat):,} images lie beside the camera folders, first {min(flat)}; move them into the "
@@ -41,7 +46,8 @@ def read_folder(root: Path | None) -> ReidDataset:
         )
     if not flat and not filled:
         raise UserError(
-            f"{root}: holds no image; expected CAMERA/NAME{'|'.join(IMAGE_SUFFIXES)} or the images themselves"
+            f"{root}: holds no image; expected CAMERA/NAME{'|'.join(IMAGE_SUFFIXES)}, CAMERA/TRACK/NAME, or the "
+            "images themselves"
         )
     empty = [camera for camera in by_camera if camera not in filled]
     if filled and empty:
@@ -50,23 +56,44 @@ def read_folder(root: Path | None) -> ReidDataset:
     images = [(name, UNKNOWN_CAMERA) for name in flat]
     images += [(f"{name}/{image}", camera) for camera, name in camera_names.items() for image in filled[name]]
     images.sort()
-    train = Split(
-        folder=root,
-        paths=tuple(path for path, _ in images),
-        identities=None,
-        cameras=np.array([camera for _, camera in images], dtype=np.int64),
-    )
-    return ReidDataset(name="folder", root=root, train=train, camera_names=camera_names)
+    paths = tuple(path for path, _ in images)
+    cameras = np.array([camera for _, camera in images], dtype=np.int64)
+    tracked = _all_in_tracks(root, paths)
+    tracklets, times, spans = (_tracklets(paths), *times_of(root, paths)) if tracked else (None, None, None)
+    train = Split(root, paths, None, cameras, tracklets, times, spans)
+    return thinned(ReidDataset(name="folder", root=root, train=train, camera_names=camera_names), per_tracklet)
 
 
-def _camera_images(folder: Path) -> list[str]:
-    names = []
-    for entry in visible(folder):
-        if entry.is_dir() and any(inner.is_dir() or is_image(inner.name) for inner in visible(Path(entry.path))):
-            raise UserError(
-                f"{entry.path}: images may lie one folder deep, data.root/CAMERA/NAME; move these up into {folder}, "
-                "or give them a camera folder of their own"
-            )
+def _images_below(camera: Path) -> list[str]:
+    """Images in a camera's folder and in folders in it, relative to it."""
+    found = []
+    for entry in visible(camera):
         if entry.is_file() and is_image(entry.name):
-            names.append(entry.name)
-    return names
+            found.append(entry.name)
+        elif entry.is_dir():
+            for inner in visible(Path(entry.path)):
+                if inner.is_dir() and any(is_image(image.name) for image in visible(Path(inner.path))):
+                    raise UserError(
+                        f"{inner.path}: images may lie two folders deep, data.root/CAMERA/TRACK/NAME; move these up, "
+                        "or give a data.root further down"
+                    )
+                if is_image(inner.name) and inner.is_file():
+                    found.append(f"{entry.name}/{inner.name}")
+    return found
+
+
+def _all_in_tracks(root: Path, paths: Sequence[str]) -> bool:
+    deep = [path for path in paths if path.count("/") == 2]
+    if deep and len(deep) < len(paths):
+        other = next(path for path in paths if path.count("/") < 2)
+        raise UserError(
+            f"{root}: {len(deep):,} images lie in folders of tracks (CAMERA/TRACK/NAME), first {deep[0]}, and "
+            f"{len(paths) - len(deep):,} straight in their camera's folder, first {other}; arrange them all alike"
+        )
+    return bool(deep)
+
+
+def _tracklets(paths: Sequence[str]) -> np.ndarray:
+    folders = [path.rpartition("/")[0] for path in paths]
+    numbers = {folder: number for number, folder in enumerate(sorted(set(folders), key=natural_order))}
+    return np.array([numbers[folder] for folder in folders], dtype=np.int64)

@@ -39,16 +39,39 @@ class Split:
     cameras: np.ndarray  # (N,) int64, -1 unknown
     # Of images cut out along tracks: numbers that no two tracks share, of whatever cameras; NO_TRACKLET for others.
     tracklets: np.ndarray | None = None  # (N,) int64; None where nobody tracked
-    times: np.ndarray | None = None  # (N,) float64, seconds on the camera's own clock, nan unknown
+    # (N,) float64: seconds on the camera's own clock, or its frames' numbers where no clock is known; nan unknown
+    times: np.ndarray | None = None
+    spans: np.ndarray | None = None  # (N, 2) float64: first and last time of each image's whole track, nan unknown
 
     def __post_init__(self) -> None:
         for labels in (self.cameras, self.identities, self.tracklets):
             assert labels is None or (labels.dtype == np.int64 and labels.shape == (len(self.paths),))
         assert self.times is None or (self.times.dtype == np.float64 and self.times.shape == (len(self.paths),))
+        assert self.spans is None or (self.spans.dtype == np.float64 and self.spans.shape == (len(self.paths), 2))
         assert all(before < after for before, after in pairwise(self.paths)), "rows in order"
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @cached_property
+    def tracklet_spans(self) -> np.ndarray | None:
+        """(N, 2) float64: first and last time of each image's track; None without tracklets or times.
+
+        `spans` as far as they are known, else over the images of the track that are here; nan outside tracks and
+        where nothing of the track has a time.
+        """
+        if self.tracklets is None or self.times is None:
+            return None
+        known = np.flatnonzero((self.tracklets != NO_TRACKLET) & ~np.isnan(self.times))
+        tracks, track = np.unique(self.tracklets[known], return_inverse=True)
+        first, last = np.full(len(tracks), np.inf), np.full(len(tracks), -np.inf)
+        np.minimum.at(first, track, self.times[known])
+        np.maximum.at(last, track, self.times[known])
+        found = np.full((len(self), 2), np.nan)
+        tracked = np.flatnonzero(np.isin(self.tracklets, tracks))
+        places = np.searchsorted(tracks, self.tracklets[tracked])
+        found[tracked] = np.stack([first[places], last[places]], axis=1)
+        return found if self.spans is None else np.where(np.isnan(self.spans), found, self.spans)
 
     def path(self, row: int) -> Path:
         """Absolute path of the image in `row`."""
@@ -63,7 +86,7 @@ class Split:
         """The split with only `rows`: (M,) ascending row numbers, or (N,) bool."""
         kept = np.arange(len(self))[rows]
         paths = tuple(self.paths[row] for row in kept)
-        columns = {name: getattr(self, name) for name in ("identities", "cameras", "tracklets", "times")}
+        columns = {name: getattr(self, name) for name in ("identities", "cameras", "tracklets", "times", "spans")}
         return replace(
             self, paths=paths, **{name: column[kept] for name, column in columns.items() if column is not None}
         )
