@@ -82,9 +82,10 @@ def tracklets(
             row, slot = int(wanted.row[place]), int(wanted.slot[place])
             one = opened[int(tracks.track[row])]
             if frames[place] == frame.number:
-                crop = _cut(frame, row, inside[row], quality[row], overlap[row], sampling.views)
-                if slot not in one.best or crop.quality > one.best[slot].quality:
-                    one.best[slot] = crop
+                pixels = _pixels(frame, inside[row])
+                value = float(quality[row]) * sharpness(pixels)
+                if slot not in one.best or value > one.best[slot].quality:
+                    one.best[slot] = _crop(frame, row, pixels, value, float(overlap[row]), sampling.views)
             if row == one.last:
                 yield from _finished(int(tracks.track[row]), opened, sampling)
             place += 1
@@ -93,16 +94,18 @@ def tracklets(
         yield from _finished(track, opened, sampling)
 
 
-def _cut(frame: Frame, row: int, box: np.ndarray, quality: float, overlap: float, views: bool) -> Crop:
+def _pixels(frame: Frame, box: np.ndarray) -> np.ndarray:
     left, top = np.floor(box[:2]).astype(int)
     right, bottom = np.ceil(box[:2] + box[2:]).astype(int)
-    pixels = np.ascontiguousarray(frame.pixels[top:bottom, left:right])
+    return np.ascontiguousarray(frame.pixels[top:bottom, left:right])
+
+
+def _crop(frame: Frame, row: int, pixels: np.ndarray, quality: float, overlap: float, views: bool) -> Crop:
     image = Image.fromarray(pixels)
     written = io.BytesIO()
     image.save(written, "JPEG", quality=JPEG_QUALITY)
     small = np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)) if views else None
-    value = float(quality) * sharpness(pixels)
-    return Crop(row, frame.number, frame.time, value, float(overlap), written.getvalue(), image.size, small)
+    return Crop(row, frame.number, frame.time, quality, overlap, written.getvalue(), image.size, small)
 
 
 def _finished(track: int, opened: dict[int, _Open], sampling: Sampling) -> Iterator[Tracklet]:
