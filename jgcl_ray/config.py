@@ -201,10 +201,24 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _parse_value(key: str, text: str) -> Any:
+    plain = _holds_text(key)
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
+        if plain:
+            return text
         raise UserError(f"{key}={text}: the value is not YAML; quote it") from None
+    # To YAML, {identity} is a mapping and *.jpg an alias.
+    return text if plain and not isinstance(value, str | None) else value
+
+
+def _holds_text(key: str) -> bool:
+    section, _, name = key.partition(".")
+    fields = Config.model_fields
+    inner = fields[section].annotation if section in fields else None
+    if not (isinstance(inner, type) and issubclass(inner, BaseModel) and name in inner.model_fields):
+        return False
+    return inner.model_fields[name].annotation in (str, str | None)
 
 
 def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> Config:

@@ -39,6 +39,15 @@ def test_bad_override_is_one_line(override: str, says: list[str]) -> None:
         assert part in message
 
 
+@pytest.mark.parametrize(
+    "text", ["{identity}_c{camera}_*.jpg", "**/{camera}/{identity}/*", "{camera}{identity}", "[a] b"]
+)
+def test_text_needs_no_quotes_of_yaml(text: str) -> None:
+    assert load_config(None, [f"data.pattern={text}"]).data.pattern == text
+    assert load_config(None, [f'data.pattern="{text}"']).data.pattern == text
+    assert load_config(None, ["data.pattern=null"]).data.pattern is None
+
+
 def test_override_wins_over_file_and_file_over_defaults(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("data: {height: 96, width: 48}\n")
