@@ -1,14 +1,15 @@
 """Which score without labels follows the truth: candidates against the test mAP, over the checkpoints of runs.
 
-Of each checkpoint: embeddings of the training images, of every other one mirrored, and of every other one disturbed
-(shifted, in other colours, partly covered); from them the candidates, and the mAP of the test split. Prints one JSON
-object a line: a checkpoint with its scores and `mAP`; then for each data set Spearman's rank correlation of each
-candidate with the mAP over its checkpoints. Choose on one set, confirm on another.
+Of each checkpoint: embeddings of the training images and of the same images disturbed (shifted, in other colours,
+partly covered); from them the candidates, and the mAP of the test split. Prints one JSON object a line: a checkpoint
+with its scores and `mAP`; then for each data set Spearman's rank correlation of each candidate with the mAP over its
+checkpoints. Choose on one set, confirm on another.
 
-    python benchmarks/bm_validation.py RUNS/ONE RUNS/TWO ... [--features FOLDER] [--resume JSONL]
+    python benchmarks/bm_validation.py FEATURES [RUNS/ONE RUNS/TWO ...] [--on ROOT] [--start RUN~CHECKPOINT]
 
-Runs need checkpoints.keep at their number of epochs. `start_mAP` asks how far the neighbours are still those of the
-encoder in --start (a checkpoint). --features keeps the embeddings, so that candidates can be changed in seconds.
+FEATURES: folder in which embeddings are kept, so that candidates are changed in seconds; without runs, of what lies
+there. Runs need checkpoints.keep at their number of epochs. --on: another data set than the runs' own, in the layout
+of data.name. --start: of what lies there, the encoder before training, whose neighbours are a candidate themselves.
 """
 
 from __future__ import annotations
@@ -29,35 +30,35 @@ from jgcl_ray.data.datasets import Split, open_dataset
 from jgcl_ray.data.loaders import open_images
 from jgcl_ray.data.transforms import normalise_images
 from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.evaluation.evaluator import validate
 from jgcl_ray.evaluation.ranking import rank
-from jgcl_ray.evaluation.unlabelled import disturbed, effective_rank, recognition
+from jgcl_ray.evaluation.unlabelled import disturbed, effective_rank, neighbour_stability, recognition
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.weights import load_weights
+from jgcl_ray.pseudo_labels.clustering import dbscan_labels
 from jgcl_ray.training.precision import autocast
 
-Features = Mapping[str, np.ndarray]  # clean, flip, aug (of rows 0, 2, ..), cams; q, qid, qcam, g, gid, gcam
+Features = Mapping[str, np.ndarray]  # clean, disturbed, cams; q, qid, qcam, g, gid, gcam
 NEIGHBOURS = 5
 
 
 def candidates(found: Features, start: Features | None = None) -> dict[str, float]:
     """Scores without labels, by name; the more the better, so it is hoped."""
     clean, cameras = found["clean"], found["cams"]
-    rows = np.arange(len(clean))[::2]
+    moved, rows = found["disturbed"], np.arange(len(clean))
     similarity = clean @ clean.T
     across = np.where(cameras[:, None] != cameras, similarity, -9)
     nearest = np.argsort(-across, axis=1)
     scores = {"effective_rank": effective_rank(clean), "participation": participation(clean)}
     scores |= cycles(clean, cameras, nearest[:, 0])
-    for name in ("flip", "aug"):
-        other = found[name]
-        scores[f"recognition_{name}"] = recognition(clean, other, rows)
-        scores[f"cosine_{name}"] = float((clean[rows] * other).sum(1).mean())
-        apart = ((clean - clean.mean(0)) ** 2).sum(1).mean() / ((clean[rows] - other) ** 2).sum(1).mean()
-        scores[f"between_to_within_{name}"] = float(apart)
-        moved = np.where(cameras[rows, None] != cameras, other @ clean.T, -9)
-        moved_nearest = np.argsort(-moved, axis=1)
-        scores[f"stable_{name}"] = overlap(moved_nearest, nearest[rows])
-        scores[f"stable_first_{name}"] = float((moved_nearest[:, 0] == nearest[rows, 0]).mean())
+    scores["recognition"] = recognition(clean, moved, rows)
+    scores["neighbour_stability"] = neighbour_stability(clean, moved, rows, cameras)
+    scores["stability_x_recognition"] = scores["neighbour_stability"] * scores["recognition"]
+    scores["stability_x_effective_rank"] = scores["neighbour_stability"] * scores["effective_rank"]
+    scores["first_neighbour_stability"] = neighbour_stability(clean, moved, rows, cameras, count=1)
+    scores["cosine_with_disturbed"] = float((clean * moved).sum(1).mean())
+    spread = ((clean - clean.mean(0)) ** 2).sum(1).mean()
+    scores["between_to_within"] = float(spread / ((clean - moved) ** 2).sum(1).mean())
     width = clean.shape[1] // 2
     order = np.random.default_rng(0).permutation(clean.shape[1])
     halves = [normalised(clean[:, part]) for part in (order[:width], order[width:])]
@@ -71,7 +72,6 @@ def candidates(found: Features, start: Features | None = None) -> dict[str, floa
     chance = np.array([(cameras != camera).mean() for camera in cameras])
     scores["cameras_mixed"] = float(((cameras[all_nearest] != cameras[:, None]).mean(1) / chance).mean())
     means = np.stack([clean[cameras == camera].mean(0) for camera in np.unique(cameras)])
-    spread = ((clean - clean.mean(0)) ** 2).sum(1).mean()
     scores["camera_means_alike"] = -float(((means - clean.mean(0)) ** 2).sum(1).mean() / spread)
     others = similarity[cameras[:, None] != cameras]
     ordered = -np.sort(-across, axis=1)
@@ -80,6 +80,8 @@ def candidates(found: Features, start: Features | None = None) -> dict[str, floa
     scores["reciprocal"] = float(mutual.sum() / (NEIGHBOURS * len(clean)))
     two_steps = (mutual.astype(np.float32) @ mutual) > 0
     scores["transitive"] = float((two_steps & mutual).sum() / max(two_steps.sum() - len(clean), 1))
+    agreement = validate(torch.from_numpy(clean), dbscan_labels(clean, k1=15, k2=4, rho=0.015), cameras)
+    scores["label_agreement_mAP"] = agreement.mAP if agreement is not None else 0.0
     if start is not None:
         scores |= reference(similarity, start["clean"], cameras)
     return scores
@@ -168,11 +170,9 @@ def features_of(checkpoint: Path, config: Config) -> dict[str, np.ndarray]:
         return [store.load(row) for row in range(len(split))]
 
     clean = images(dataset.train)
-    half = clean[::2]
+    random = [np.random.default_rng((0, row)) for row in range(len(clean))]
     found = {"clean": embed(encoder, clean, config), "cams": dataset.train.cameras}
-    found["flip"] = embed(encoder, [image[:, ::-1] for image in half], config)
-    random = [np.random.default_rng((0, 2 * row)) for row in range(len(half))]
-    found["aug"] = embed(encoder, [disturbed(*each) for each in zip(half, random, strict=True)], config)
+    found["disturbed"] = embed(encoder, [disturbed(*each) for each in zip(clean, random, strict=True)], config)
     for name, split in (("q", dataset.query), ("g", dataset.gallery)):
         assert split.identities is not None
         found |= {name: embed(encoder, images(split), config)}
@@ -180,22 +180,27 @@ def features_of(checkpoint: Path, config: Config) -> dict[str, np.ndarray]:
     return found
 
 
-def kept(folder: Path | None, run: Path, checkpoint: Path, config: Config) -> Features:
-    """`features_of`, from the folder where they lie there."""
-    if folder is None:
-        return features_of(checkpoint, config)
-    file = folder / f"{run.name}~{checkpoint.name}.npz"
-    if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez(file, **{name: _small(value) for name, value in features_of(checkpoint, config).items()})
+def keep(folder: Path, run: Path, root: Path | None) -> None:
+    """`features_of` all checkpoints of a run, as SET~RUN~CHECKPOINT.npz; those that lie there are not made again."""
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"{run}: not a run folder, it has no config.yaml; give RUNS/NAME of a run")
+    config = load_config(run / "config.yaml", [] if root is None else [f"data.root={root}"])
+    name = config.data.root.name if config.data.root else f"{config.walkers.preset}{config.walkers.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for checkpoint in checkpoints_of(run):
+        file = folder / f"{name}~{run.name}~{checkpoint.name}.npz"
+        if not file.is_file():
+            found = features_of(checkpoint, config)
+            np.savez(
+                file, **{key: value.astype(np.float16) if value.ndim == 2 else value for key, value in found.items()}
+            )
+
+
+def load(file: Path) -> Features:
+    """What `keep` kept."""
     with np.load(file) as content:
-        return {
-            name: content[name].astype(np.float32) if content[name].ndim == 2 else content[name] for name in content
-        }
-
-
-def _small(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float16) if values.ndim == 2 else values
+        whole = {name: content[name] for name in content}
+    return {name: value.astype(np.float32) if value.ndim == 2 else value for name, value in whole.items()}
 
 
 def checkpoints_of(run: Path) -> Iterator[Path]:
@@ -214,30 +219,24 @@ def correlations(lines: list[dict[str, Any]]) -> dict[str, float]:
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders with their checkpoints")
-    parser.add_argument("--start", type=Path, help="checkpoint from which the runs started; a candidate itself")
-    parser.add_argument("--features", type=Path, help="folder to keep embeddings in, and to take them from")
+    parser.add_argument("features", type=Path, help="folder to keep embeddings in")
+    parser.add_argument("runs", nargs="*", type=Path, help="run folders with their checkpoints")
+    parser.add_argument("--on", type=Path, help="data set to try them on, instead of their own")
+    parser.add_argument("--start", help="RUN~CHECKPOINT: the encoder before training")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    by_set: dict[str, list[dict[str, Any]]] = {}
-    starts: dict[str, Features] = {}
     with exit_on_user_error():
         for run in arguments.runs:
-            if not (run / "config.yaml").is_file():
-                raise UserError(f"{run}: not a run folder, it has no config.yaml; give RUNS/NAME of a run")
-            config = load_config(run / "config.yaml")
-            name = f"{config.data.name}:{config.data.root or config.walkers.preset}:{config.walkers.seed}"
-            todo = [(run, checkpoint) for checkpoint in checkpoints_of(run)]
-            if arguments.start is not None and name not in starts:
-                first = Path(f"start-of-{Path(name).name}")
-                starts[name] = kept(arguments.features, first, arguments.start, config)
-                todo.insert(0, (first, arguments.start))
-            for of, checkpoint in todo:
-                found = kept(arguments.features, of, checkpoint, config)
-                scores = {key: round(value, 5) for key, value in candidates(found, starts.get(name)).items()}
-                line = {"set": name, "run": of.name, "checkpoint": checkpoint.name, "mAP": round(truth(found), 4)}
-                by_set.setdefault(name, []).append({**line, "scores": scores})
-                print(json.dumps(by_set[name][-1]), flush=True)
+            keep(arguments.features, run, arguments.on)
+    by_set: dict[str, list[dict[str, Any]]] = {}
+    for file in sorted(arguments.features.glob("*~*~*.npz")):
+        name, run, checkpoint = file.stem.split("~")
+        start = arguments.features / f"{name}~{arguments.start}.npz"
+        found = load(file)
+        scores = candidates(found, load(start) if arguments.start else None)
+        line = {"set": name, "run": run, "checkpoint": checkpoint, "mAP": round(truth(found), 4)}
+        by_set.setdefault(name, []).append({**line, "scores": {key: round(each, 5) for key, each in scores.items()}})
+        print(json.dumps(by_set[name][-1]), flush=True)
     for name, lines in by_set.items():
         print(json.dumps({"set": name, "checkpoints": len(lines), "spearman": correlations(lines)}))
 
