@@ -157,6 +157,9 @@ class JointConfig(Section):
         "cluster_contrast, the encoder alone by Cluster-Contrast's step (its own section), to compare with.",
     )
     epochs: int = Field(20, ge=0, description="Epochs of the stage.")
+    batches_per_epoch: int | None = Field(
+        None, ge=1, description="Batches of an epoch, at the most (recipe `gcl`); null: all clustered images."
+    )
     decay_at: int = Field(
         10, ge=0, description="Epoch from which the encoder's learning rate is a tenth (recipe `gcl`)."
     )

@@ -169,6 +169,7 @@ class _Paired(ABC):
     """What stages 2 and 3 have in common: images with projections."""
 
     epochs: int
+    most_batches: int | None = None  # of an epoch; None: all rows
 
     def __init__(self, session: Session) -> None:
         self.session, self.config = session, session.config
@@ -192,7 +193,7 @@ class _Paired(ABC):
 
     def _share(self, epoch: int) -> EpochShare:
         drawn = shuffled_batches(self._rows(), self.config.data.batch_size, self.config.run.seed, epoch)
-        return share(drawn, epoch, self.session.shard)
+        return share(drawn[: self.most_batches], epoch, self.session.shard)
 
 
 class Generation(_Paired):
@@ -236,7 +237,7 @@ class Joint(_Paired):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.epochs = self.config.epochs_of("joint")
+        self.epochs, self.most_batches = self.config.epochs_of("joint"), self.config.joint.batches_per_epoch
         self.bank: MemoryBank | None = None
 
     def begin(self, step: int) -> None:
