@@ -4,17 +4,17 @@
     python benchmarks/bm_recipe.py --set DIR --data NAME ...     a data set on disk, its training part without labels
     python benchmarks/bm_recipe.py --quick                       in ten minutes, to see that it works
 
-1. The start: an encoder after the labelled warm-up on other walkers, made once; for `gcl` besides, a generator trained
-   from it on the photos of the set, once (its seconds are part of each of the recipe's runs).
+1. The start: an encoder after the labelled warm-up on other walkers, made once; for `gcl` besides, a generator
+   trained from it on the photos of the set, once (its seconds are part of each of the recipe's runs).
 2. The rates: each recipe once at each of three learning rates on the walkers of seed 1; the best by mAP is taken. The
    numbers that count are of other people: `--set-seed` (11).
 3. Each recipe with each seed, in a process of its own, for as many images through the encoder's backward pass
    (`--images`), or for as many minutes of training (`--minutes`). The checkpoint that counts is the last.
 
 A JSON line a run: recipe, seed, mAP and its 95 % interval over people, images, seconds (training and labelling, not
-evaluation), the mAP after each epoch; then a table with paired differences over people, all seeds of a recipe averaged
-for each query, and what each needed to reach the best mAP of the first recipe. A second call with the same arguments
-goes on where the first was stopped.
+evaluation), the mAP of the evaluated epochs; then a table with paired differences over people, all seeds of a recipe
+averaged for each query, and what each needed to reach the best mAP of the first recipe. A second call with the same
+arguments goes on where the first was stopped.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Bench:
         points, seconds = [], before
         for line in self.records(name):
             seconds += sum(line.get(f"seconds_{part}", 0.0) for part in ("train", "features", "labels"))
-            if "seconds_train" in line:
+            if "seconds_train" in line and "mAP" in line:
                 points.append(Point(line["step"] * recipe.images_per_step, seconds, line["mAP"]))
         return points
 
@@ -199,8 +199,8 @@ class Bench:
         file, data = self.out / name / "scores.json", self.data(people)
         if not file.is_file():
             command = ["--checkpoint", str(self.latest(name)), "--data", data["data.name"], "--json", str(file)]
-            for option, field in (("root", "data.root"), ("preset", "walkers.preset"), ("seed", "walkers.seed")):
-                command += [f"--{option}", data[field]] if field in data else []
+            command += ["--root", data["data.root"]] if "data.root" in data else []
+            command += [f"{field}={value}" for field, value in data.items() if field.startswith("walkers.")]
             subprocess.run(
                 [sys.executable, "-m", "jgcl_ray.evaluate", *command], check=True, stdout=subprocess.DEVNULL
             )
@@ -226,7 +226,7 @@ def show(line: dict[str, Any], out: Path) -> None:
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Markdown: each recipe over its seeds, the paired difference to the first, when it reached the first one's best."""
+    """Markdown: each recipe over its seeds, its paired difference to the first, when it reached the first's best."""
     by_recipe = {
         name: [run for run in runs if run.recipe == name] for name in dict.fromkeys(run.recipe for run in runs)
     }
@@ -249,8 +249,8 @@ def table(runs: Sequence[Run]) -> str:
         when = [f"{point.images:,} / {point.seconds:.0f} s" if point else "never" for point in reached]
         rows.append(
             f"| `{name}` | {group[0].rate:g} | {words(mean)} | {each} | {words(other) if other else ''} "
-            f"| {int(np.mean([point.images for point in last])):,} | {np.mean([point.seconds for point in last]):.0f} "
-            f"| {', '.join(when)} |"
+            f"| {int(np.mean([point.images for point in last])):,} "
+            f"| {np.mean([point.seconds for point in last]):.0f} | {', '.join(when)} |"
         )
     return "\n".join(rows)
 
@@ -273,6 +273,7 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=12_800, help="through the encoder's backward pass, each run")
     parser.add_argument("--minutes", type=float, help="of training, each run, instead of --images")
+    parser.add_argument("--evaluate-every", type=int, default=2, help="epochs of 1,280 images (2)")
     parser.add_argument("--generator-epochs", type=int, default=6, help="of the stage before `gcl` (6)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", default="float32", help="precision.dtype (float32)")
