@@ -205,7 +205,7 @@ class Bench:
                 [sys.executable, "-m", "jgcl_ray.evaluate", *command], check=True, stdout=subprocess.DEVNULL
             )
         queries = json.loads(file.read_text())["by_query"]
-        return np.array(queries["average_precision"], np.float64), np.array(queries["identity"], np.int64)
+        return np.array(queries["average_precision"], np.float64), np.array(queries["identities"], np.int64)
 
     def latest(self, name: str) -> Path:
         """The last checkpoint of a run."""
