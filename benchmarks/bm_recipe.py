@@ -154,7 +154,7 @@ class Bench:
             "run.stages=[joint]",
             f"run.init_from={start}",
             f"run.seed={seed}",
-            "eval.every=1",
+            f"eval.every={self.arguments.evaluate_every}",
         ]
         settings += [f"{recipe.rate}={rate}", f"{recipe.steps}={round(IMAGES_PER_EPOCH / recipe.images_per_step)}"]
         epochs = 1000 if limit else round(self.arguments.images / IMAGES_PER_EPOCH)
