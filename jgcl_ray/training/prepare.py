@@ -285,6 +285,8 @@ def _open_source(config: Config) -> ReidDataset:
 def _open(config: Config) -> tuple[Config, ReidDataset]:
     """The data set, and the configuration with its folder filled in: workers may have another cache."""
     dataset = open_dataset(config.data, config.walkers)
+    if not dataset.train.folder.is_dir():
+        raise UserError(f"{dataset.train.folder}: no such folder; unpack the data set again, or correct data.root")
     if not len(dataset.train):
         raise UserError(
             f"data.train_share={config.data.train_share:g} leaves nobody of {dataset.root} to train on; give more"

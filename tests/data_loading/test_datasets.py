@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jgcl_ray.config import DataConfig, WalkersConfig
+from jgcl_ray.config import DataConfig, WalkersConfig, load_config
 from jgcl_ray.data.datasets import READERS, Split, dukemtmc_reid, market1501, msmt17, open_dataset
 from jgcl_ray.data.datasets.reid_dataset import Published, natural_order
 from jgcl_ray.errors import UserError
+from jgcl_ray.training.prepare import plan_run
 
 MARKET = [
     "bounding_box_train/0007_c2s1_000451_03.jpg",
@@ -129,7 +130,14 @@ class TestMarketLayout:
         touch(tmp_path, *MARKET, "bounding_box_train/0000_c5s1_000451_03.jpg")
         assert len(read("market1501", tmp_path).train) == 4
 
-    @pytest.mark.parametrize("missing", ["bounding_box_train", "query", "bounding_box_test"])
+    def test_without_training_folder_it_can_be_scored_and_not_trained_on(self, tmp_path):
+        touch(tmp_path, *(name for name in MARKET if not name.startswith("bounding_box_train")))
+        data = read("market1501", tmp_path)
+        assert len(data.train) == 0 and len(data.query) and len(data.gallery)
+        with pytest.raises(UserError, match=r"bounding_box_train: no such folder; unpack"):
+            plan_run(load_config("market1501", [f"data.root={tmp_path}"]))
+
+    @pytest.mark.parametrize("missing", ["query", "bounding_box_test"])
     def test_missing_folder(self, tmp_path, missing):
         touch(tmp_path, *(name for name in MARKET if not name.startswith(missing)))
         message = refused("market1501", tmp_path)

@@ -47,13 +47,16 @@ class MarketLayout:
         train_identity: Callable[[int], int] = int,
         test_identity: Callable[[int], int] = int,
     ) -> ReidDataset:
-        """The splits below `root` (or its inner folder); junk is left out; identities may be renumbered."""
+        """The splits below `root` (or its inner folder); junk is left out; identities may be renumbered.
+
+        Without a training folder that split is empty: an encoder can still be scored.
+        """
         found = locate(root, self.title, self.inner, [FOLDERS])
         train, query, gallery = (found / folder for folder in FOLDERS)
         return ReidDataset(
             name=self.name,
             root=found,
-            train=self._split(train, train_identity),
+            train=self._split(train, train_identity) if train.is_dir() else labelled_split(train, []),
             query=self._split(query, test_identity),
             gallery=self._split(gallery, test_identity),
         )
