@@ -436,8 +436,10 @@ class OptimConfig(Section):
 
 
 class PrecisionConfig(Section):
-    dtype: Literal["float32", "bf16"] = Field(
-        "float32", description="bf16: convolutions and matrix products by autocast; norms and losses stay in float32."
+    dtype: Literal["float32", "bf16", "auto"] = Field(
+        "float32",
+        description="bf16: convolutions and matrix products by autocast; norms and losses stay in float32. auto: "
+        "bf16 on processors and GPUs with instructions for it, else float32, which is faster there.",
     )
     channels_last: bool = Field(True, description="Keep channels innermost in memory.")
     compile: bool = Field(False, description="Compile the networks by torch.compile on first use.")

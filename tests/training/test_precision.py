@@ -67,6 +67,16 @@ def test_bf16_is_of_convolutions_and_ends_at_the_networks_outputs() -> None:
         assert out.dtype == torch.float32
 
 
+@pytest.mark.parametrize("instructions", ["amx_bf16", "avx512_bf16", None])
+def test_auto_takes_bf16_where_it_is_computed(monkeypatch: pytest.MonkeyPatch, instructions: str | None) -> None:
+    able = {"avx512_f": True, "amx_bf16": False, **({instructions: True} if instructions else {})}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    image = torch.randn(2, 3, 8, 8)
+    for dtype, expected in (("auto", instructions is not None), ("bf16", True), ("float32", False)):
+        with autocast(make_config(f"precision.dtype={dtype}").precision, image.device):
+            assert (torch.nn.functional.conv2d(image, image).dtype == torch.bfloat16) == expected
+
+
 @pytest.mark.slow
 def test_compiled_networks_take_the_same_step() -> None:
     eager, compiled = (one_step(make_config(f"precision.compile={on}")) for on in (False, True))
