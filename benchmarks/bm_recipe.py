@@ -248,16 +248,16 @@ def table(runs: Sequence[Run]) -> str:
         reached = [next((point for point in run.curve if point.mAP >= goal), None) for run in group]
         when = [f"{point.images:,} / {point.seconds:.0f} s" if point else "never" for point in reached]
         rows.append(
-            f"| `{name}` | {group[0].rate:g} | {words(mean)} | {each} | {words(other) if other else ''} "
+            f"| `{name}` | {group[0].rate:g} | {words(mean)} | {each} | {words(other, '+') if other else ''} "
             f"| {int(np.mean([point.images for point in last])):,} "
             f"| {np.mean([point.seconds for point in last]):.0f} | {', '.join(when)} |"
         )
     return "\n".join(rows)
 
 
-def words(interval: Interval) -> str:
-    """As in the tables."""
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+def words(interval: Interval, sign: str = "") -> str:
+    """As in the tables; sign "+": of differences."""
+    return f"{interval.mean:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 
 def main() -> None:
