@@ -11,7 +11,8 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -51,6 +52,7 @@ from jgcl_ray.config_sections import (
     WarmupConfig,
 )
 from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.strict_yaml import parse_yaml, plain_or_quoted, read_yaml
 
 __all__ = [
     "STAGES",
@@ -164,7 +166,7 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
 
     Raises UserError, in one line that names the key, the value and what is allowed.
     """
-    tree: dict[str, Any] = _read_yaml(find_config(source)) if source is not None else {}
+    tree: dict[str, Any] = _read_tree(find_config(source)) if source is not None else {}
     return _overridden(tree, overrides)
 
 
@@ -188,11 +190,8 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {error}") from None
+def _read_tree(path: Path) -> dict[str, Any]:
+    tree = read_yaml(path)
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -201,42 +200,53 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _parse_value(key: str, text: str) -> Any:
-    plain = _holds_text(key)
+    kinds = _kinds_of(key)
+    if kinds and all(_is_text(kind) for kind in kinds):
+        return None if NoneType in kinds and text in ("", "null") else plain_or_quoted(text)
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        if plain:
-            return text
-        raise UserError(f"{key}={text}: the value is not YAML; quote it") from None
-    # To YAML, {identity} is a mapping and *.jpg an alias.
-    return text if plain and not isinstance(value, str | None) else value
+        return parse_yaml(text)
+    except UserError as error:
+        raise UserError(f"{key}={text}: {error}") from None
 
 
-def _holds_text(key: str) -> bool:
+def _kinds_of(key: str) -> tuple[Any, ...]:
+    """The types that a field takes, one by one; none of what is no field."""
     section, _, name = key.partition(".")
     fields = Config.model_fields
     inner = fields[section].annotation if section in fields else None
     if not (isinstance(inner, type) and issubclass(inner, BaseModel) and name in inner.model_fields):
-        return False
-    return inner.model_fields[name].annotation in (str, str | None)
+        return ()
+    annotation = inner.model_fields[name].annotation
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _is_text(kind: Any) -> bool:
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) is Literal:
+        return all(isinstance(value, str) for value in get_args(kind))
+    return kind in (str, Path, NoneType)
 
 
 def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
     for text in overrides:
         key, equals, value = text.partition("=")
-        if not equals or not key.strip():
+        key = key.strip()
+        if not equals or not key:
             raise UserError(f"{text!r} is not of the form section.field=value")
-        _set(tree, key.strip().split("."), _parse_value(key, value))
+        tree = _with(tree, key.split("."), 0, _parse_value(key, value))
     return validate(tree)
 
 
-def _set(tree: dict[str, Any], path: list[str], value: Any) -> None:
-    for depth, name in enumerate(path[:-1]):
-        inner = tree.setdefault(name, {})
-        if not isinstance(inner, dict):
-            raise UserError(f"{'.'.join(path)}: {'.'.join(path[: depth + 1])} is a field, not a section")
-        tree = inner
-    tree[path[-1]] = value
+def _with(tree: dict[str, Any], path: list[str], depth: int, value: Any) -> dict[str, Any]:
+    """A copy with one value changed; the rest is shared, as a YAML's aliases may be."""
+    name = path[depth]
+    if depth == len(path) - 1:
+        return {**tree, name: value}
+    inner = tree.get(name, {})
+    if not isinstance(inner, dict):
+        raise UserError(f"{'.'.join(path)}: {'.'.join(path[: depth + 1])} is a field, not a section")
+    return {**tree, name: _with(inner, path, depth + 1, value)}
 
 
 def _one_line(error: Any) -> str:

@@ -27,7 +27,10 @@ from jgcl_ray.errors import UserError
         ("data=3", ["data=3", "dictionary"]),
         ("run.name.first=x", ["run.name", "field, not a section"]),
         ("data.height", ["'data.height'", "section.field=value"]),
-        ("data.name=[", ["data.name=[", "not YAML"]),
+        ("data.name=[", ["data.name='['", "market1501"]),
+        ("data.height=[", ["data.height=[", "not YAML"]),
+        ("data.height={a: 1, a: 2}", ["line 1: a stands a second time"]),
+        ("data.height=2024-01-01", ["data.height='2024-01-01'", "valid integer"]),
     ],
 )
 def test_bad_override_is_one_line(override: str, says: list[str]) -> None:
@@ -46,6 +49,46 @@ def test_text_needs_no_quotes_of_yaml(text: str) -> None:
     assert load_config(None, [f"data.pattern={text}"]).data.pattern == text
     assert load_config(None, [f'data.pattern="{text}"']).data.pattern == text
     assert load_config(None, ["data.pattern=null"]).data.pattern is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/data/crops #1", "2024", "12:30", "2024-01-01", "007", "1e3", "yes", "null #", "'a' b", "a: b", "!x", " x"],
+)
+def test_text_from_the_shell_stands_as_it_is(text: str) -> None:
+    config = load_config(None, [f"data.root={text}", f"data.pattern={text}", f"tracking.experiment={text}"])
+    assert (config.data.root, config.data.pattern) == (Path.cwd() / text, text)
+    assert config.tracking.experiment == text
+
+
+def test_words_of_yaml_where_a_text_may_be_missing_or_a_name() -> None:
+    assert load_config(None, ["run.name=007"]).run.name == "007"
+    assert load_config(None, ["run.resume=auto"]).run.resume == "auto"
+    assert load_config(None, ["run.resume=2024"]).run.resume == Path.cwd() / "2024"
+    assert load_config(None, ["data.root=x", "data.root="]).data.root is None
+
+
+def test_key_given_twice_is_named_with_its_lines(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {height: 96}\njoint:\n  epochs: 1\ndata: {width: 48}\n")
+    with pytest.raises(UserError, match=r"mine.yaml: line 4: data stands a second time, first in line 1; keep one"):
+        load_config(file)
+    file.write_text("joint:\n  epochs: 1\n  epochs: 2\n")
+    with pytest.raises(UserError, match=r"line 3: epochs stands a second time, first in line 2"):
+        load_config(file)
+
+
+def test_alias_is_a_copy(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("generation: &s {epochs: 5}\njoint: *s\n")
+    config = load_config(file, ["joint.epochs=1"])
+    assert (config.generation.epochs, config.joint.epochs) == (5, 1)
+
+
+def test_date_in_a_file_is_text(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("run: {name: 2024-01-01}\n")
+    assert load_config(file).run.name == "2024-01-01"
 
 
 def test_override_wins_over_file_and_file_over_defaults(tmp_path: Path) -> None:

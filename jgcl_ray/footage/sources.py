@@ -8,11 +8,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from jgcl_ray.data.datasets.reid_dataset import natural_order
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.formats import FORMATS
+from jgcl_ray.strict_yaml import read_yaml
 
 DETECTIONS_OF = ("FRCNN", "SDP", "DPM")  # MOT17 has every sequence three times; the first at hand is taken
 
@@ -122,12 +121,7 @@ def _sequence_name(folder: Path) -> str:
 
 def read_sources(path: Path) -> list[Source]:
     """Cameras of a YAML file: a list of, or names with, the settings of Source; paths relative to the file."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--sources {path} cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"--sources {path}: no YAML ({error})") from None
+    content = read_yaml(path, "--sources")
     entries = content.get("cameras", content) if isinstance(content, Mapping) else content
     if isinstance(entries, Mapping):
         entries = [{"camera": name, **_mapping(path, entry)} for name, entry in entries.items()]

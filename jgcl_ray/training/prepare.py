@@ -10,11 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from jgcl_ray.atomic import write_bytes
 from jgcl_ray.batches import PseudoLabels
-from jgcl_ray.config import Config, ContrastSchedule, DataConfig, MeshesConfig, PseudoLabelsConfig, to_yaml, validate
+from jgcl_ray.config import (
+    Config,
+    ContrastSchedule,
+    DataConfig,
+    MeshesConfig,
+    PseudoLabelsConfig,
+    load_config,
+    to_yaml,
+)
 from jgcl_ray.data.datasets import ReidDataset, open_dataset
 from jgcl_ray.data.image_check import check_images
 from jgcl_ray.data.loaders import open_images
@@ -151,7 +158,7 @@ def check_folder(plan: Plan) -> None:
     if isinstance(wanted, Path):
         read_manifest(wanted, verify=True)
     if file.is_file():
-        before = validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        before = load_config(file)
         _check_same(before.model_dump(mode="json"), plan.config, str(plan.folder))
     if wanted == "never" and plan.checkpoints.newest() is not None:
         raise UserError(f"{plan.folder} holds checkpoints and run.resume=never: give the run another run.name")

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import Field, ValidationError
 
 from jgcl_ray.config import Config, Section, configs_folder, validate
 from jgcl_ray.errors import UserError
+from jgcl_ray.strict_yaml import read_yaml
 from jgcl_ray.training.best import chooser
 
 Kind = Literal["uniform", "loguniform", "int", "choice", "grid"]
@@ -142,10 +142,7 @@ class Space:
 def load_space(source: str | Path, trials: int | None = None) -> tuple[str, SweepConfig]:
     """Name and content of a space: a path, or the name of a shipped one; `trials` replaces the file's."""
     path = _find(source)
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {error}") from None
+    tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise UserError(f"{path}: no search space; it needs `fields:` with section.field: {{uniform: [low, high]}}")
     if trials is not None:

@@ -144,3 +144,10 @@ def test_the_metric_is_what_chooses_the_best_checkpoint(tmp_path: Path) -> None:
     assert metric_of(space.sweep, load_config("walkers", ["eval.select_on=test"])) == "mAP"
     named = space_of(tmp_path, {"losses.image_cycle": {"grid": [1.0]}}, metric="rank-1")
     assert metric_of(named.sweep, load_config("walkers")) == "rank-1"
+
+
+def test_field_given_twice(tmp_path: Path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text("trials: 2\nfields:\n  joint.epochs: {choice: [1]}\n  joint.epochs: {choice: [2]}\n")
+    with pytest.raises(UserError, match=r"twice.yaml: line 4: joint.epochs stands a second time, first in line 3"):
+        load_space(file)

@@ -1,0 +1,26 @@
+"""Cameras by a YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jgcl_ray.errors import UserError
+from jgcl_ray.footage.sources import read_sources
+
+
+def test_camera_given_twice(tmp_path: Path) -> None:
+    file = tmp_path / "cameras.yaml"
+    file.write_text("cameras:\n  door: {video: a.mp4, tracks: a.txt}\n  door: {video: b.mp4, tracks: b.txt}\n")
+    with pytest.raises(
+        UserError, match=r"--sources .*cameras.yaml: line 3: door stands a second time, first in line 2"
+    ):
+        read_sources(file)
+
+
+def test_file_that_is_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "cameras.yaml"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cameras.yaml: not YAML in UTF-8"):
+        read_sources(file)
