@@ -22,5 +22,5 @@ def test_camera_given_twice(tmp_path: Path) -> None:
 def test_file_that_is_no_text(tmp_path: Path) -> None:
     file = tmp_path / "cameras.yaml"
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="cameras.yaml: not YAML in UTF-8"):
+    with pytest.raises(UserError, match=r"cameras\.yaml: not YAML in UTF-8"):
         read_sources(file)
