@@ -63,5 +63,6 @@ def plain_or_quoted(text: str) -> str:
         node = yaml.compose(text, yaml.SafeLoader)
     except yaml.YAMLError:
         return text
-    whole = isinstance(node, yaml.ScalarNode) and node.end_mark.index == len(text)
-    return str(node.value) if whole else text
+    if isinstance(node, yaml.ScalarNode) and node.end_mark.index == len(text):
+        return str(node.value)
+    return text
