@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +16,31 @@ class UserError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+_LEGIBLE = "jgcl_ray.legible"
+
+
+def _legible(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Of a file name: bytes that are no text as they are, characters that the terminal lacks by their numbers."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    code = ord(error.object[error.start])
+    if 0xDC80 <= code <= 0xDCFF:
+        return bytes([code - 0xDC00]), error.start + 1
+    return error.object[error.start].encode("ascii", "backslashreplace").decode("ascii"), error.start + 1
+
+
+codecs.register_error(_LEGIBLE, _legible)
+
+
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Turn a UserError into one line on standard error and exit code 2; every other error keeps its traceback."""
+    """Turn a UserError into one line on standard error and exit code 2; every other error keeps its traceback.
+
+    Whatever a file is called, from here on its name can be printed.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_LEGIBLE)
     try:
         yield
     except UserError as error:

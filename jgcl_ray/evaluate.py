@@ -36,8 +36,6 @@ def main() -> None:
     with exit_on_user_error():
         config = _config(arguments)
         # Slow to import: a mistake in the arguments is told before that.
-        from rich.console import Console
-
         from jgcl_ray.atomic import write_json
         from jgcl_ray.data.datasets import open_dataset
         from jgcl_ray.data.image_check import check_images
@@ -47,8 +45,9 @@ def main() -> None:
         from jgcl_ray.evaluation.comparison import check_comparable, compare
         from jgcl_ray.evaluation.query_scores import ScoresFile
         from jgcl_ray.evaluation.report import keep_with_run, write_report
+        from jgcl_ray.progress import plain_console
 
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console = plain_console()
         dataset = open_dataset(config.data, config.walkers)
         labelled(dataset)
         protocol = arguments.protocol or dataset.protocol

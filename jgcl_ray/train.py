@@ -28,18 +28,17 @@ def main() -> None:
         config = load_config(arguments.config, arguments.overrides)
 
         # Ray is slow to import: a mistake in the configuration is told before that.
-        from rich.console import Console
-
+        from jgcl_ray.progress import plain_console
         from jgcl_ray.training.run import Interrupted, dry_run, train
         from jgcl_ray.training.terminal import last_line, shown
 
-        console = Console(stderr=True)
+        console = plain_console()
         if arguments.dry_run:
             dry_run(config, print)
             return
         try:
             with shown(config.run.root / config.run.name, console):
-                outcome = train(config, lambda line: console.print(line, highlight=False, soft_wrap=True))
+                outcome = train(config, lambda line: console.print(line))
         except Interrupted as error:
             console.print(str(error))
             sys.exit(128 + error.number)

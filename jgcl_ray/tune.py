@@ -31,15 +31,12 @@ def main() -> None:
         space = check_space(name, wanted, base)
 
         # Ray is slow to import: a mistake in the space is told before that.
-        from rich.console import Console
-
+        from jgcl_ray.progress import plain_console
         from jgcl_ray.tuning.report import table
         from jgcl_ray.tuning.sweep import sweep
 
-        console = Console(stderr=True)
-        found = sweep(
-            base, space, lambda line: console.print(line, highlight=False, soft_wrap=True), again=arguments.again
-        )
+        console = plain_console()
+        found = sweep(base, space, lambda line: console.print(line), again=arguments.again)
     for line in table(space, found.metric, found.trials):
         print(line)
     if found.interrupted:

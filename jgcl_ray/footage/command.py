@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.detect import check_installed
@@ -19,6 +19,7 @@ from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source, checked
 from jgcl_ray.footage.summary import records_of, write_sheet, write_summary, write_tables
 from jgcl_ray.footage.tracks import Filters
+from jgcl_ray.progress import description_column
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,12 @@ def fulfil(request: Request) -> list[str]:
 def _work(jobs: Sequence[Job], workers: int | None) -> list[dict[str, Any] | UserError]:
     if not jobs:
         return []
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (
+        description_column(),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks = [bar.add_task(job.source.camera, total=None) for job in jobs]

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jgcl_ray.progress import description_column
 from jgcl_ray.run_log import read_records
 from jgcl_ray.training.loop import Outcome
 
@@ -89,14 +90,26 @@ def last_line(folder: Path, outcome: Outcome) -> str:
 
 
 def _watch(folder: Path, table: _Table, warnings: _Tail, console: Console, done: threading.Event) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        description_column(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, TextColumn("{task.fields[numbers]}"), console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None, numbers="")
         last = False
         while not last:
             last = done.wait(_INTERVAL)
             for line in warnings.lines():
-                console.print(line.decode(errors="replace"), style="yellow", highlight=False, soft_wrap=True)
+                console.print(
+                    line.decode(errors="replace"),
+                    style="yellow",
+                    markup=False,
+                    emoji=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
             table.update()
             now = _read(folder / PROGRESS)
             if now is not None:

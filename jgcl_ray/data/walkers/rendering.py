@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from jgcl_ray.atomic import write_json
 from jgcl_ray.batches import NOVEL_VIEWS
@@ -32,6 +32,7 @@ from jgcl_ray.data.walkers.tracks import TRACKS_FILE, write_tracks
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.gait import ARMS
 from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, view_folder
+from jgcl_ray.progress import description_column
 
 REVISION = 1  # of the rendering: raised when the same arguments draw other pictures
 REPORTED_SEED = 11
@@ -266,7 +267,7 @@ def _gather(folder: Path, plan: Plan, height: int) -> None:
 
 @contextmanager
 def _progress(what: str, total: int, done: int) -> Iterator[Callable[[], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (description_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn()) as progress:
         task = progress.add_task(what, total=total, completed=done)
         yield lambda: progress.advance(task)
