@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,41 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise UserError(f"{path}: a folder; give the name of a file")
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")  # the suffix stays: some formats go by it
+    _clear_away(path)
     try:
         yield partial
+        allow_as_usual(partial)
         sync(partial)
         partial.replace(path)
         sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _clear_away(path: Path) -> None:
+    """Drop what commands that were killed on the way to `path` left, an hour later: one elsewhere may still write."""
+    for stale in path.parent.glob(f".*.partial.{glob.escape(path.name)}"):
+        pid = stale.name[1:].partition(".")[0]
+        with suppress(FileNotFoundError):
+            if pid.isdecimal() and not _runs(int(pid)) and time.time() - stale.stat().st_mtime > 3600:
+                stale.unlink()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+def allow_as_usual(file: Path) -> None:
+    """The rights that a new file has here; safetensors, for one, makes its own for the owner alone."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _estimate(given: argparse.Namespace) -> None:
-    from jgcl_ray.data.image_tree import image_tree  # the command alone looks upwards
+    from jgcl_ray.data.datasets.image_tree import image_tree  # the command alone looks upwards
 
     images, out = given.images.expanduser().absolute(), given.out.expanduser().absolute()
     names = image_tree(images)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from jgcl_ray.atomic import allow_as_usual
 from jgcl_ray.config import EncoderConfig
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.backbone import Download, Package, State
@@ -111,6 +112,7 @@ def torchreid_head(state: State) -> int | None:
 def save_weights(module: nn.Module, path: Path) -> None:
     """All parameters and buffers of `module` as safetensors."""
     save_file({name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}, path)
+    allow_as_usual(path)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

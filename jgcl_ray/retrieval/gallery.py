@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from jgcl_ray.camera_means import CameraMeans
+from jgcl_ray.data.datasets.image_tree import image_tree
 from jgcl_ray.data.image_files import UNREADABLE, verify
-from jgcl_ray.data.image_tree import image_tree
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.retrieval.index import Card, GalleryIndex, Kind

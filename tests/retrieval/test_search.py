@@ -207,12 +207,16 @@ def test_mistakes_are_one_line(
     own, empty = tmp_path / "thesis.txt", tmp_path / "empty"
     own.write_text("years of work")
     empty.mkdir()
+    precious = tmp_path / "precious.npz"
+    np.savez(precious, paths=np.zeros(3))
+    content = precious.read_bytes()
     with_encoder = ("--checkpoint", run, "--index", built)
     cases = {
         "nothing to do": with_encoder,
         "--checkpoint is missing": ("--index", built, "--add", gallery),
         "no such index": ("--checkpoint", run, "--index", tmp_path / "none", "--add", gallery),
         "exists and is no index": ("--checkpoint", run, "--index", own, "--gallery", gallery),
+        f"{precious}: exists and is no index": ("--checkpoint", run, "--index", precious, "--gallery", gallery),
         "holds no image": ("--checkpoint", run, "--index", built, "--gallery", empty),
         "not in the index": ("--index", built, "--remove", tmp_path / "elsewhere"),
         "no such file": (*with_encoder, "--query", tmp_path / "absent.jpg"),
@@ -228,7 +232,7 @@ def test_mistakes_are_one_line(
     for message, arguments in cases.items():
         error = refused(capsys, *arguments)
         assert message in error and "Traceback" not in error, error
-    assert own.read_text() == "years of work"
+    assert own.read_text() == "years of work" and precious.read_bytes() == content
     assert len(GalleryIndex.load(built)) == 4
     call("--index", built, "--remove", gallery)
     assert "the index is empty" in refused(capsys, *with_encoder, "--query", gallery / "a" / "1.png")

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from jgcl_ray.config import DataConfig
 from jgcl_ray.data.datasets.division import Division, divided, thinned
+from jgcl_ray.data.datasets.image_tree import image_tree
 from jgcl_ray.data.datasets.reid_dataset import NO_TRACKLET, NamedImage, ReidDataset, existing_root, natural_order
-from jgcl_ray.data.image_tree import image_tree
 from jgcl_ray.errors import UserError
 
 FIELDS = ("identity", "camera", "tracklet")

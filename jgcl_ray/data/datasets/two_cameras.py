@@ -12,6 +12,7 @@ from pathlib import Path
 
 from jgcl_ray.config import DataConfig
 from jgcl_ray.data.datasets.division import Division, divided
+from jgcl_ray.data.datasets.image_tree import image_tree
 from jgcl_ray.data.datasets.market_layout import FileNames, parse_names
 from jgcl_ray.data.datasets.reid_dataset import (
     NamedImage,
@@ -23,7 +24,6 @@ from jgcl_ray.data.datasets.reid_dataset import (
     visible,
     warn_of_counts,
 )
-from jgcl_ray.data.image_tree import image_tree
 from jgcl_ray.errors import UserError
 
 
