@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import glob
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jgcl_ray.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -90,10 +93,17 @@ def _layout(values: Any, line: str) -> str:
 
 @contextmanager
 def one_at_a_time(lock: Path) -> Iterator[None]:
-    """One process of this machine at a time holds the lock; the system takes it from one that ends."""
+    """One process of this machine at a time holds the lock; the system takes it from one that ends.
+
+    Whoever has to wait says so once.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning("waiting for another process, which holds %s", lock)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +112,29 @@ def test_interrupted_rendering_is_resumed(root: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(rendering, "_render_photo", lambda *a: (done.append(a[1]), real(*a))[1])
     render(tmp_path / "set", SIZE, seed=5, workers=1)
     assert not set(calls) & set(done)
+    assert_same(pictures(tmp_path / "set"), pictures(root))
+
+
+def test_who_comes_second_waits_and_finds_the_set(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from jgcl_ray.data.walkers import rendering
+
+    real, begun, rendered = rendering._render_set, threading.Event(), []
+
+    def slowly(*arguments) -> None:
+        begun.set()
+        time.sleep(0.5)  # the other one comes
+        rendered.append(arguments)
+        real(*arguments)
+
+    monkeypatch.setattr(rendering, "_render_set", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(render, tmp_path / "set", SIZE, 5, 1)
+        assert begun.wait(30)
+        second = pool.submit(render, tmp_path / "set", SIZE, 5, 1)
+        first.result(), second.result()
+    assert len(rendered) == 1 and "waiting for another process" in caplog.text
     assert_same(pictures(tmp_path / "set"), pictures(root))
 
 

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-from jgcl_ray.atomic import write_json
+from jgcl_ray.atomic import one_at_a_time, write_json
 from jgcl_ray.batches import NOVEL_VIEWS
 from jgcl_ray.cache import cache_folder
 from jgcl_ray.config import WalkersConfig
@@ -101,13 +101,23 @@ def render(out: Path, size: WalkersSize, seed: int, workers: int | None = None) 
     """Render a set into `out`; does nothing where the same set lies there already.
 
     Works in `out` + ".partial" and renames it at the end, so that a folder under its own name is complete. What an
-    interrupted run has left there is kept. `workers`: processes, one for each core by default.
+    interrupted run has left there is kept. A second process waits for the first, and finds the set complete.
+    `workers`: processes, one for each core by default.
     """
-    made_of = size.made_of(seed)
-    if out.exists():
-        if _manifest(out) == made_of:
-            return
+    if not _is_rendered(out, size, seed):
+        with one_at_a_time(out.with_name(f".{out.name}.lock")):
+            if not _is_rendered(out, size, seed):
+                _render_set(out, size, seed, workers)
+
+
+def _is_rendered(out: Path, size: WalkersSize, seed: int) -> bool:
+    if out.exists() and _manifest(out) != size.made_of(seed):
         raise UserError(f"{out} exists and is not the set asked for: choose another folder or remove it")
+    return out.exists()
+
+
+def _render_set(out: Path, size: WalkersSize, seed: int, workers: int | None) -> None:
+    made_of = size.made_of(seed)
     partial = out.with_name(out.name + ".partial")
     if partial.exists() and _manifest(partial) != made_of:
         shutil.rmtree(partial)
