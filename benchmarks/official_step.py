@@ -3,7 +3,7 @@
     python benchmarks/official_step.py INPUT.npz CHECKPOINTS OUTPUT.npz
 
 INPUT.npz: `x` (B,3,H,W), `mesh`, `mesh_nv` (B,1,H,W), `bank` (N,512), `labels` (N), `index` (B). CHECKPOINTS: folder
-with id_*.pt, gen_*.pt and dis_*.pt. Float32, CPU. OUTPUT.npz: networks in evaluation mode (`eval_*`, `structure`,
+with id_*.pt, gen_*.pt and dis_*.pt. CPU, float32, or float64 where `x` is. OUTPUT.npz: networks in evaluation mode (`eval_*`, `structure`,
 `decoded`, `dis_*`), the forward pass in training mode (`fwd_*`), the terms of the step under the names that the
 authors' implementation gives them (`loss_*`, `memory_loss_id`) and the memory afterwards (`bank_after`).
 """
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def official_step(given: Arrays, checkpoints: Path) -> Arrays:
-    """All arrays of OUTPUT.npz from those of INPUT.npz.
+    """All arrays of OUTPUT.npz from those of INPUT.npz, computed in the type of `x`.
 
     A small batch through batch norm in training mode multiplies rounding a hundredfold with each pass of the encoder.
     So sums are taken in the order of the plain formulas: no folded convolution, no other layout.
@@ -73,6 +73,8 @@ def official_step(given: Arrays, checkpoints: Path) -> Arrays:
         ]
     )
     networks = prepare(load_networks(config, checkpoints), config.precision)
+    for _, module in networks.named():
+        module.to(given["x"].dtype)
     batch = PairedBatch(given["x"], given["mesh"], given["mesh_nv"], torch.zeros_like(given["index"]), given["index"])
     bank = MemoryBank(given["bank"], given["labels"], config.memory_bank)
 

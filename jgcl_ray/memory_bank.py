@@ -30,6 +30,7 @@ from jgcl_ray.distributed import (
     world_size,
 )
 from jgcl_ray.errors import UserError
+from jgcl_ray.floats import at_least_float32
 
 _IntOrTensor = TypeVar("_IntOrTensor", int, torch.Tensor)
 
@@ -82,7 +83,7 @@ class MemoryBank:
         rows = features[self._own_rows(len(features))].to(self.device)
         if not rows.isfinite().all():
             raise ValueError("features for the memory bank are not finite")
-        self._set(F.normalize(_at_least_float32(rows), dim=1), labels)
+        self._set(F.normalize(at_least_float32(rows), dim=1), labels)
 
     def draw(self, index: torch.Tensor, *, seed: int, step: int, formulation: Formulation = "paper") -> ContrastDraw:
         """Positives and negatives of the anchors `index` (B,); the same numbers draw the same rows.
@@ -266,10 +267,6 @@ def _masked_logsumexp(
     with torch.autocast(anchors.device.type, enabled=False):
         logits = (anchors.to(rows.dtype) / temperature) @ rows.T
         return logits.masked_fill_(~mask[:, None], torch.finfo(logits.dtype).min).logsumexp(-1)
-
-
-def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _hash(seed: int, step: int, purpose: int, rows: torch.Tensor) -> torch.Tensor:

@@ -20,9 +20,9 @@ def official_states() -> dict[str, dict[str, torch.Tensor]]:
     }
 
 
-def write_checkpoints(folder: Path) -> None:
-    """id_1.pt, gen_1.pt and dis_1.pt as the authors write them."""
-    for kind, state in official_states().items():
+def write_checkpoints(folder: Path, states: dict[str, dict[str, torch.Tensor]] | None = None) -> None:
+    """id_1.pt, gen_1.pt and dis_1.pt as the authors write them; states: by default `official_states()`."""
+    for kind, state in (states or official_states()).items():
         torch.save({kind: state}, folder / f"{kind}_1.pt")
 
 

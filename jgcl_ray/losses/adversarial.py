@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
+from jgcl_ray.floats import at_least_float32
+
 
 def generator_loss(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     """Sum over scales of 2 mean((D(fake) - 1)^2)."""
@@ -30,7 +32,7 @@ def gradient_penalty(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
 
     gradients: one (B, 3, H, W) per scale.
     """
-    return sum_of([gradient.float().square().flatten(1).sum(1).mean() for gradient in gradients])
+    return sum_of([at_least_float32(gradient).square().flatten(1).sum(1).mean() for gradient in gradients])
 
 
 def sum_of(terms: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jgcl_ray.distributed import stack_with_gradient
+from jgcl_ray.floats import at_least_float32
 
 Domain = Literal["real", "generated"]
 
@@ -72,7 +73,7 @@ class DomainBatchNorm(nn.Module):
         self, x: torch.Tensor, running_mean: torch.Tensor, running_var: torch.Tensor
     ) -> torch.Tensor:
         """Chan et al. 1979: the variance of all from each worker's count, mean and variance."""
-        wide, channelwise = x.to(torch.promote_types(x.dtype, torch.float32)), (1, -1, *(1 for _ in x.shape[2:]))
+        wide, channelwise = at_least_float32(x), (1, -1, *(1 for _ in x.shape[2:]))
         own_var, own_mean = torch.var_mean(wide, [d for d in range(x.ndim) if d != 1], correction=0)
         count = own_mean.new_full((1,), x.numel() / x.shape[1])
         counts, means, variances = stack_with_gradient(torch.cat([count, own_mean, own_var])).tensor_split(

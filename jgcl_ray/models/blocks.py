@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from jgcl_ray.floats import at_least_float32
+
 SLOPE = 0.2  # of every leaky ReLU
 LAYER_NORM_EPS = 1e-5  # added to the standard deviation
 
@@ -48,7 +50,7 @@ def instance_norm(x: torch.Tensor) -> torch.Tensor:
 
 def adaptive_instance_norm(x: torch.Tensor, gain: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     """Instance norm of x (B, C, h, w), then gain and offset (B, C) of each sample and channel (AdaIN)."""
-    return _normalise_instances(x, gain.float(), offset.float())
+    return _normalise_instances(x, at_least_float32(gain), at_least_float32(offset))
 
 
 def _normalise_instances(x: torch.Tensor, gain: torch.Tensor | None, offset: torch.Tensor | None) -> torch.Tensor:
@@ -84,8 +86,8 @@ class _LayerNormFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, gain: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-        mean = x.float().mean((1, 2, 3), keepdim=True)
-        std = x.float().std((1, 2, 3), keepdim=True)
+        wide = at_least_float32(x)
+        mean, std = wide.mean((1, 2, 3), keepdim=True), wide.std((1, 2, 3), keepdim=True)
         normal = (x - mean).div_(std + LAYER_NORM_EPS)
         ctx.save_for_backward(normal, std, gain)
         return (normal * gain[:, None, None]).add_(offset[:, None, None]).to(x.dtype)
@@ -94,11 +96,11 @@ class _LayerNormFunction(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         normal, std, gain = ctx.saved_tensors
         size = normal[0].numel()
-        of_gain, of_offset = (gradient * normal).sum((2, 3)), gradient.float().sum((2, 3))  # (B, C)
+        of_gain, of_offset = (gradient * normal).sum((2, 3)), at_least_float32(gradient).sum((2, 3))  # (B, C)
         scale = 1 / (std + LAYER_NORM_EPS)
         level = (of_offset @ gain)[:, None, None, None] * scale / size
         slope = (of_gain @ gain)[:, None, None, None] / ((size - 1) * std.clamp(min=1e-12))
-        of_x = torch.addcmul(-level, normal, -slope).addcmul_(gradient.float(), gain[:, None, None] * scale)
+        of_x = torch.addcmul(-level, normal, -slope).addcmul_(at_least_float32(gradient), gain[:, None, None] * scale)
         return of_x.to(gradient.dtype), of_gain.sum(0), of_offset.sum(0)
 
 

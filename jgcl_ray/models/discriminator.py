@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jgcl_ray.config import DiscriminatorConfig
+from jgcl_ray.floats import at_least_float32
 from jgcl_ray.models.blocks import SLOPE, Layers, ResidualBlock, leaky_relu, reflect_conv
 
 BLOCKS = 4
@@ -40,7 +41,7 @@ class Discriminator(nn.Module):
         maps = []
         for scale, network in enumerate(self.scales):
             image = _halve(image) if scale else image
-            maps.append(network(image).float())
+            maps.append(at_least_float32(network(image)))
         return tuple(maps)
 
     def with_input_gradient(self, image: torch.Tensor) -> ScoresWithGradient:
@@ -53,8 +54,8 @@ class Discriminator(nn.Module):
             scores, gradient = network.with_input_gradient(pyramid[-1])
             for finer in reversed(pyramid[:-1]):
                 gradient = _halve_adjoint(gradient, finer)
-            maps.append(scores.float())
-            gradients.append(gradient.float())
+            maps.append(at_least_float32(scores))
+            gradients.append(at_least_float32(gradient))
         return ScoresWithGradient(tuple(maps), tuple(gradients))
 
 

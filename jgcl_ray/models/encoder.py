@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jgcl_ray.config import EncoderConfig
+from jgcl_ray.floats import at_least_float32
 from jgcl_ray.models.backbones import BACKBONES
 from jgcl_ray.models.batch_norm import Domain, DomainBatchNorm, group_statistics
 
@@ -20,7 +21,7 @@ CODE_CELLS = 4  # cells of the appearance code, from head to foot
 
 @dataclass(frozen=True)
 class EncoderOutput:
-    """What E_id says of a batch, in float32."""
+    """What E_id says of a batch, in float32 (of float64 images in float64)."""
 
     code: torch.Tensor  # (B, 4C) appearance code, channel first: entry c*4+p is channel c, cell p from the top
     embedding: torch.Tensor  # (B, D) before L2 normalisation; compare embeddings only after it
@@ -54,8 +55,8 @@ class IdentityEncoder(nn.Module):
         """image (B, 3, H, W), ImageNet mean/std normalised; domain: whose batch-norm statistics are meant."""
         last = self.backbone(image, domain)
         code = F.adaptive_avg_pool2d(last, (CODE_CELLS, 1)).flatten(1)
-        embedding = self.embed_norm(self.embed(self.pool(last).flatten(1)).float(), domain)
-        return EncoderOutput(code.float(), F.relu(embedding) if self.rectifies else embedding)
+        embedding = self.embed_norm(at_least_float32(self.embed(self.pool(last).flatten(1))), domain)
+        return EncoderOutput(at_least_float32(code), F.relu(embedding) if self.rectifies else embedding)
 
 
 class GeneralisedMean(nn.Module):
@@ -67,4 +68,4 @@ class GeneralisedMean(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (B, C, h, w) -> (B, C, 1, 1) float32."""
-        return x.float().clamp(min=1e-6).pow(self.power).mean((2, 3), keepdim=True).pow(1 / self.power)
+        return at_least_float32(x).clamp(min=1e-6).pow(self.power).mean((2, 3), keepdim=True).pow(1 / self.power)

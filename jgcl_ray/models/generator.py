@@ -13,6 +13,7 @@ from torch import nn
 
 from jgcl_ray.config import GeneratorConfig
 from jgcl_ray.errors import UserError
+from jgcl_ray.floats import at_least_float32
 from jgcl_ray.models.blocks import (
     LayerNorm,
     Layers,
@@ -138,7 +139,7 @@ class Generator(nn.Module):
             x = leaky_relu(norm(up(x)))
         for conv in self.refine:
             x = leaky_relu(conv(x))
-        return self.to_image(x).float()
+        return at_least_float32(self.to_image(x))
 
 
 def check_image_size(height: int, width: int) -> None:

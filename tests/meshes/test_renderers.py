@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from rounding import assert_pictures_alike
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.cameras import Camera, Mesh
@@ -80,13 +81,15 @@ def test_fragments_are_those_of_a_slow_tracer(renderer: str, close: bool) -> Non
     expected = np.array([[slow_hit(egg, camera.position, rays[y, x]) for x in range(width)] for y in range(height)])
     hit = expected[..., 0] >= 0
     assert 0.1 < hit.mean() < 1.0
-    np.testing.assert_array_equal(found.mask[0], hit)
-    np.testing.assert_array_equal(found.face[0], expected[..., 0])
-    np.testing.assert_allclose(found.depth[0], expected[..., 1], atol=1e-4)
+    # A ray along an edge may hit either triangle; along an outline, one or none.
+    assert (found.face[0] != expected[..., 0]).mean() <= 0.01
+    hit &= found.mask[0]
+    np.testing.assert_allclose(found.depth[0][hit], expected[hit][:, 1], atol=1e-4)
+    assert np.isinf(found.depth[0][~found.mask[0]]).all()
     corners = egg.vertices[egg.faces[found.face[0][hit]]]
     points = (found.barycentric[0][hit][..., None] * corners).sum(axis=1)
     np.testing.assert_allclose(points, (camera.position + rays * expected[..., 1:])[hit], atol=1e-4)
-    assert (found.barycentric[0][~hit] == 0).all()
+    assert (found.barycentric[0][~found.mask[0]] == 0).all()
 
 
 def test_a_mesh_outside_the_picture_is_not_seen(egg: Mesh) -> None:
@@ -130,7 +133,7 @@ def test_many_scenes_at_once_are_those_one_by_one(egg: Mesh, anny_mesh: Mesh) ->
     assert [rendering.grey.shape for rendering in together] == [(2, 32, 16), (1, 32, 16)]
     for scene, rendering in zip(scenes, together, strict=True):
         alone = render_grey(EmbreeMesh(scene.mesh), scene.cameras, 32, 16)
-        np.testing.assert_array_equal(rendering.grey, alone.grey)
+        assert_pictures_alike(to_uint8(rendering.grey), to_uint8(alone.grey))
 
 
 @pytest.mark.pytorch3d

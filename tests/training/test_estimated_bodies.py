@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rounding import assert_pictures_alike
 from tiny_run import configured
 
 from jgcl_ray.data.samplers import Shard
@@ -60,7 +61,7 @@ def test_the_workers_draw_the_estimated_bodies(walkers: Path, tmp_path: Path) ->
     assert drawn is not None
     expected = ParameterProjections(plan.folder / BODIES, None, plan.dataset.train.paths, 80, 40, light=True)
     for row, view in ((0, 0), (7, 135)):
-        np.testing.assert_array_equal(drawn.load(row, view), expected.load(row, view))
+        assert_pictures_alike(drawn.load(row, view), expected.load(row, view))
 
 
 @pytest.mark.usefixtures("one_thread")
