@@ -2,10 +2,11 @@
 
     python benchmarks/official_step.py INPUT.npz CHECKPOINTS OUTPUT.npz
 
-INPUT.npz: `x` (B,3,H,W), `mesh`, `mesh_nv` (B,1,H,W), `bank` (N,512), `labels` (N), `index` (B). CHECKPOINTS: folder
-with id_*.pt, gen_*.pt and dis_*.pt. CPU, float32, or float64 where `x` is. OUTPUT.npz: networks in evaluation mode (`eval_*`, `structure`,
-`decoded`, `dis_*`), the forward pass in training mode (`fwd_*`), the terms of the step under the names that the
-authors' implementation gives them (`loss_*`, `memory_loss_id`) and the memory afterwards (`bank_after`).
+INPUT.npz: `x` (B,3,H,W), `mesh`, `mesh_nv` (B,1,H,W), `bank` (N,512), `labels` (N), `index` (B). CHECKPOINTS:
+folder with id_*.pt, gen_*.pt and dis_*.pt. CPU, float32, or float64 where `x` is. OUTPUT.npz: networks in
+evaluation mode (`eval_*`, `structure`, `decoded`, `dis_*`), the forward pass in training mode (`fwd_*`), the terms
+of the step under the names that the authors' implementation gives them (`loss_*`, `memory_loss_id`) and the memory
+afterwards (`bank_after`).
 """
 
 from __future__ import annotations
