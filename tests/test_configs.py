@@ -187,6 +187,8 @@ def test_crops_without_labels_run_to_the_end(tmp_path: Path, few_walkers: None) 
     assert outcome.scores is None and not outcome.interrupted
     records = [json.loads(line) for line in (plan.folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["stage"] for record in records if "images_per_second" in record] == list(config.run.stages)
-    (labelling,) = [record for record in records if "num_clusters" in record]
-    assert labelling["num_clusters"] > 0 and {"num_outliers", "eps", "single_camera_share"} <= labelling.keys()
+    labellings = [record for record in records if "num_clusters" in record]
+    assert {labelling["stage"] for labelling in labellings} == {"generation", "joint"}
+    for labelling in labellings:
+        assert labelling["num_clusters"] > 0 and {"num_outliers", "eps", "single_camera_share"} <= labelling.keys()
     assert all("mAP" not in record for record in records)

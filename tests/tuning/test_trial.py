@@ -31,10 +31,10 @@ def test_a_run_is_followed_to_its_end_and_from_its_beginning_when_it_goes_on(wal
 def test_what_a_run_raises_is_raised_and_told_in_a_line(
     walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(stage: stages.WarmUp, *given: object) -> None:
+    def fail(stage: stages.ClusterContrast, *given: object) -> None:
         raise NonFiniteLossError("cluster_contrast", 7, [3])
 
-    monkeypatch.setattr(stages.STAGES["warmup"], "step", fail)
+    monkeypatch.setattr(stages.ClusterContrast, "step", fail)
     config = configured(walkers, tmp_path, *LOCAL)
     with pytest.raises(NonFiniteLossError) as caught:
         list(Following(config, "mAP").evaluations())
