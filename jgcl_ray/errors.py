@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ codecs.register_error(_LEGIBLE, _legible)
 def exit_on_user_error() -> Iterator[None]:
     """Turn a UserError into one line on standard error and exit code 2; every other error keeps its traceback.
 
+    Ctrl-C ends in one word and with exit code 130, as shells have it.
+
     Whatever a file is called, from here on its name can be printed.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -46,3 +49,6 @@ def exit_on_user_error() -> Iterator[None]:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None

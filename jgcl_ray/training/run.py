@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -116,12 +117,29 @@ def _on_ray(plan: Plan, tell: Tell) -> Outcome | None:
         ),
     )
     try:
-        trainer.fit()
+        _beside_the_main_thread(trainer.fit)
     except ray.train.TrainingFailedError as error:
         raise _cause(error) from None
     finally:
         ray.kill(actor)
     return read_outcome(plan.folder)
+
+
+def _beside_the_main_thread(call: Callable[[], object]) -> None:
+    """Wait for a call in a thread of its own, while signals reach this one's handlers.
+
+    From the main thread Ray's fit() puts a handler of its own on SIGINT, which ends a run without a checkpoint.
+    """
+    done: Future[object] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=work, name="fit", daemon=True).start()  # a second Ctrl-C does not wait for it
+    done.result()
 
 
 def _train_worker(loop_config: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -50,6 +51,20 @@ def test_a_driver_that_is_stopped_and_then_killed_goes_on(walkers: Path, undistu
         wait_for(lambda: reached(tmp_path, "generation", 2), process, tmp_path)
         process.kill()
         process.wait(PATIENCE)
+    with driver(walkers, tmp_path) as process:
+        assert process.wait(PATIENCE) == 0, said(tmp_path)
+    assert_same(tmp_path / "walkers", undisturbed)
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_checkpoint_within_the_epoch(walkers: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """As a terminal does it: to the whole process group."""
+    with driver(walkers, tmp_path) as process:
+        wait_for(lambda: reached(tmp_path, "warmup", 1), process, tmp_path)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(PATIENCE) == 128 + signal.SIGINT, said(tmp_path)
+    assert "stopped by SIGINT; the same command goes on from here" in said(tmp_path)
+    assert "Traceback" not in said(tmp_path)
     with driver(walkers, tmp_path) as process:
         assert process.wait(PATIENCE) == 0, said(tmp_path)
     assert_same(tmp_path / "walkers", undisturbed)
