@@ -123,9 +123,9 @@ class Bench:
         return {"data.name": "walkers", "walkers.preset": self.arguments.set, "walkers.seed": str(people)}
 
     def start(self) -> Path:
-        """The checkpoint that all recipes start from: the warm-up on labelled walkers."""
+        """The encoder that all recipes start from, after the warm-up on labelled walkers."""
         self.train("start", "cluster_contrast", TUNED_ON, ["run.stages=[warmup]", "eval.every=100"])
-        return self.latest("start")
+        return self.latest("start") / "encoder.safetensors"
 
     def generator(self, people: int) -> tuple[Path, float]:
         """The start with a generator trained on the photos of the set, and the seconds of that."""
