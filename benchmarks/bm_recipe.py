@@ -163,9 +163,11 @@ class Bench:
         return Run(name, seed, rate, self.curve(folder, recipe, before), scores, people_of)
 
     def curve(self, name: str, recipe: Recipe, before: float) -> list[Point]:
-        """What a run's epochs cost and brought."""
-        points, seconds = [], before
-        for line in self.records(name):
+        """What a run's epochs cost, and what the evaluated ones brought; first the start as it came."""
+        lines = self.records(name)
+        points = [Point(0, 0.0, line["mAP"]) for line in lines if line["step"] == 0 and "mAP" in line]
+        seconds = before
+        for line in lines:
             seconds += sum(line.get(f"seconds_{part}", 0.0) for part in ("train", "features", "labels"))
             if "seconds_train" in line and "mAP" in line:
                 points.append(Point(line["step"] * recipe.images_per_step, seconds, line["mAP"]))

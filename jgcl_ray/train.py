@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from jgcl_ray.config import load_config
@@ -42,6 +43,9 @@ def main() -> None:
         except Interrupted as error:
             console.print(str(error))
             sys.exit(128 + error.number)
+        if outcome.interrupted:
+            console.print("stopped from outside; the same command goes on from here")
+            sys.exit(128 + signal.SIGTERM)
     print(last_line(config.run.root / config.run.name, outcome))
 
 

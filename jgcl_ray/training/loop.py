@@ -167,11 +167,12 @@ class Loop:
             draws_views=self.config.draws_views(name),
         )
         improved = False
-        if stage.trains_encoder and (last or (epoch + 1) % self.config.eval.every == 0):
+        evaluated = stage.trains_encoder and (last or (epoch + 1) % self.config.eval.every == 0)
+        if evaluated:
             with session.timed("evaluation"):
                 self.scores = self.score()
             improved = self.best.offer(self.scores, checkpoint_name(name, self.position))
-        numbers = dict(self.scores) if "evaluation" in session.seconds else {}
+        numbers = dict(self.scores) if evaluated else {}  # not those of the encoder as it came
         numbers |= signs
         numbers["images_per_second"] = images / max(session.seconds["train"], 1e-9)
         numbers |= {f"seconds_{part}": value for part, value in session.seconds.items()}

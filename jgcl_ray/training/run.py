@@ -30,6 +30,7 @@ from jgcl_ray.run_log import prepare_tracking
 from jgcl_ray.training.loop import Outcome
 from jgcl_ray.training.preemption import hear_sigterm, heard_sigterm
 from jgcl_ray.training.prepare import InProcess, Plan, check_folder, estimate_bodies, open_folder, plan_run
+from jgcl_ray.training.run_lock import only_writer
 from jgcl_ray.training.summary import describe, memory, told, told_memory
 from jgcl_ray.training.terminal import WARNINGS
 from jgcl_ray.training.worker import ask_to_stop, clear, read_outcome, work
@@ -51,10 +52,16 @@ Tell = Callable[[str], None]
 def train(config: Config, tell: Tell) -> Outcome:
     """A whole run, or the rest of one; on the Ray cluster that is there, or on one of its own.
 
-    tell: hears the header, line by line. Raises UserError for what the user can mend and Interrupted after Ctrl-C or
-    SIGTERM.
+    tell: hears the header, line by line. Raises UserError for what the user can mend, another process that writes to
+    the run's folder included, and Interrupted after Ctrl-C or SIGTERM.
     """
     plan = plan_run(config)
+    with only_writer(plan.folder):
+        return _train(plan, tell)
+
+
+def _train(plan: Plan, tell: Tell) -> Outcome:
+    config = plan.config
     open_folder(plan)
     estimate_bodies(plan)
     clear(plan.folder)

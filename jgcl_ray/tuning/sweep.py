@@ -26,6 +26,7 @@ from jgcl_ray.config import Config
 from jgcl_ray.errors import UserError
 from jgcl_ray.ray_cluster import ray_cluster
 from jgcl_ray.training.prepare import plan_run
+from jgcl_ray.training.run_lock import only_writer
 from jgcl_ray.tuning.record import (
     TRIALS,
     Status,
@@ -79,6 +80,11 @@ def sweep(base: Config, space: Space, tell: Tell, again: bool = False) -> Sweep:
     if space.sweep.searcher == "optuna" and importlib.util.find_spec("optuna") is None:
         raise UserError("searcher: optuna is an extra: pip install 'jgcl_ray[tune]'")
     plan_run(base)  # also renders walkers, once, before the trials want them
+    with only_writer(folder):
+        return _sweep(folder, metric, base, space, tell, again)
+
+
+def _sweep(folder: Path, metric: str, base: Config, space: Space, tell: Tell, again: bool) -> Sweep:
     open_folder(folder, base, space)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)

@@ -1,0 +1,124 @@
+"""One writer for a run's folder: a lock that says who holds it, and that outlives nobody.
+
+A file made exclusively, with process, host and time in it, and a thread that touches it while the holder lives: run
+folders lie on network file systems, too, where flock() of one machine is not seen by another. It is stale where its
+process of this machine is gone, or where another machine has not touched it for STALE_AFTER seconds; then it is taken
+over.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jgcl_ray.errors import UserError
+
+LOCK = "lock.json"
+BEAT, STALE_AFTER = 10.0, 120.0  # seconds
+WRITTEN_WITHIN = 5.0  # seconds after which half a lock is a killed process's
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock."""
+
+    process: int
+    host: str
+    since: str  # local time, for people
+
+    @classmethod
+    def me(cls) -> Owner:
+        """This process."""
+        return cls(os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S"))
+
+    def is_gone(self, silent_for: float) -> bool:
+        """Whether it has ended, as far as can be told; silent_for: seconds since it touched the file."""
+        if silent_for > STALE_AFTER or self.process == 0:
+            return True
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.process, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # it lives, and is another user's
+            pass
+        return False
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, which is made. UserError where another process holds it."""
+    file, mine = folder / LOCK, json.dumps(asdict(Owner.me()))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while not _made(file, mine):
+            _take_away_if_stale(file)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to: {error.strerror}") from None
+    ended = threading.Event()
+    beating = threading.Thread(target=_beat, args=(file, ended), name="run lock", daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beating.join()
+        with suppress(FileNotFoundError):
+            if file.read_text(encoding="utf-8") == mine:  # not taken over while this machine slept
+                file.unlink()
+
+
+def _made(file: Path, text: str) -> bool:
+    try:
+        with file.open("x", encoding="utf-8") as lock:
+            lock.write(text)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _take_away_if_stale(file: Path) -> None:
+    try:
+        silent_for, text = time.time() - file.stat().st_mtime, file.read_text(encoding="utf-8")
+    except FileNotFoundError:  # given back meanwhile
+        return
+    try:
+        owner = Owner(**json.loads(text))
+    except (ValueError, TypeError):
+        if silent_for < WRITTEN_WITHIN:
+            time.sleep(0.05)  # its maker is writing it
+            return
+        owner = Owner(0, "an unknown machine", "an unknown time")
+    if not owner.is_gone(silent_for):
+        raise UserError(
+            f"{file.parent}: process {owner.process} on {owner.host} writes there since {owner.since}; wait for it, "
+            "stop it, or give this run another run.name"
+        )
+    # Who renames it has it alone; it may be another one's that has come between.
+    taken = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}")
+    with suppress(FileNotFoundError):
+        file.rename(taken)
+        if taken.read_text(encoding="utf-8") == text:
+            logger.warning(
+                "%s: process %d on %s left its lock behind; taken over", file.parent, owner.process, owner.host
+            )
+            taken.unlink()
+        else:
+            taken.rename(file)
+
+
+def _beat(file: Path, ended: threading.Event) -> None:
+    while not ended.wait(BEAT):
+        with suppress(FileNotFoundError):
+            os.utime(file)
