@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import jgcl_ray
+from jgcl_ray.__main__ import COMMANDS, main
+
+PACKAGE = Path(jgcl_ray.__file__).parent
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "jgcl_ray", *arguments], capture_output=True, text=True)
+
+
+def _is_guard(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+
+
+def test_every_module_that_runs_is_a_command_by_its_own_name() -> None:
+    runnable = set()
+    for file in PACKAGE.rglob("*.py"):
+        if any(map(_is_guard, ast.parse(file.read_text()).body)) and file != PACKAGE / "__main__.py":
+            parts = [part for part in file.relative_to(PACKAGE.parent).with_suffix("").parts if part != "__main__"]
+            runnable.add(".".join(parts))
+    assert runnable == {module for module, _ in COMMANDS.values()}
+    for name, (module, sentence) in COMMANDS.items():
+        assert module.rpartition(".")[2] == name
+        assert re.fullmatch(r"[A-Z].*\.", sentence)
+
+
+def test_the_list_names_every_command_and_imports_nothing_heavy() -> None:
+    code = "import sys; from jgcl_ray.__main__ import main; main([])"
+    code += "; print(*(name in sys.modules for name in ('torch', 'ray')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False False"
+    for name, (_, sentence) in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(sentence)}$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_asking_for_help_is_asking_for_the_list(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main(arguments)
+    assert "usage: jgcl COMMAND" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out.strip() == jgcl_ray.__version__
+
+
+def test_a_commands_help_and_output_are_its_own() -> None:
+    assert "usage: python -m jgcl_ray.export" in _run("export", "--help").stdout
+    printed = _run("config")
+    assert printed.returncode == 0
+    assert printed.stdout == (PACKAGE.parent / "configs" / "base.yaml").read_text()
+
+
+def test_a_commands_arguments_and_exit_code_are_passed_through() -> None:
+    wrong = _run("train", "--config", "walkers", "run.nmae=x")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: run.nmae='x': no such field; did you mean run.name?")
+
+
+def test_an_unknown_command_is_named_with_the_one_that_is_meant() -> None:
+    wrong = _run("trian")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("error: trian: no such command; did you mean train? known: train, evaluate,")
+
+
+def test_the_console_script_is_this_function() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    module, _, function = project["scripts"]["jgcl"].partition(":")
+    assert importlib.util.find_spec(module) is not None
+    assert getattr(sys.modules[module], function) is main
