@@ -32,9 +32,9 @@ from jgcl_ray.estimator_training.truth import read_truth
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.body_parameters import BodyParameters, read_body_parameters, write_body_parameters
 from jgcl_ray.meshes.drawing import Bodies, ParameterProjections
+from jgcl_ray.meshes.embree_renderer import EmbreeRenderer
 from jgcl_ray.meshes.estimator import UNSURE_ABOVE, BodyEstimates, BodyEstimator
 from jgcl_ray.meshes.projection_folders import view_folder
-from jgcl_ray.meshes.renderers import EmbreeRenderer
 
 HEIGHT, WIDTH = 128, 64  # of the drawn projections
 BACKGROUND = 128

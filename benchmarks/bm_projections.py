@@ -28,8 +28,9 @@ from jgcl_ray.meshes.body_models import AnnyBody, anny_body
 from jgcl_ray.meshes.body_parameters import read_body_parameters
 from jgcl_ray.meshes.cameras import Mesh
 from jgcl_ray.meshes.drawing import Bodies, DrawJob, draw
+from jgcl_ray.meshes.embree_renderer import EmbreeRenderer
 from jgcl_ray.meshes.projection_folders import VIEWS, FolderProjections
-from jgcl_ray.meshes.renderers import EmbreeRenderer, Renderer, Scene, to_uint8
+from jgcl_ray.meshes.shading import Renderer, Scene, to_uint8
 
 SEED = 1
 INTO_CAMERA = [[1, 0, 0], [0, 0, -1], [0, 1, 0]]  # z up, facing -y -> y down, facing the camera

@@ -40,9 +40,10 @@ from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.body_parameters import write_body_parameters
 from jgcl_ray.meshes.correspondence import see_surface, surface_view
 from jgcl_ray.meshes.drawing import ParameterProjections
+from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 from jgcl_ray.meshes.estimator import BodyEstimator
 from jgcl_ray.meshes.projection_folders import VIEWS
-from jgcl_ray.meshes.renderers import EmbreeMesh, see_reference
+from jgcl_ray.meshes.shading import see_reference
 from jgcl_ray.progress import tracked
 
 SHOWN = 10  # people on the sheet

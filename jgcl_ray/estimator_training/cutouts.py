@@ -22,9 +22,9 @@ from jgcl_ray.data.walkers.scenes import Scene, draw_scenes
 from jgcl_ray.estimator_training.skeleton import JOINTS
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.cameras import Camera
+from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 from jgcl_ray.meshes.farm import map_over_cluster
 from jgcl_ray.meshes.gait import ARMS, draw_gait, joint_rotations
-from jgcl_ray.meshes.renderers import EmbreeMesh
 from jgcl_ray.meshes.walking_pose import rotation_vectors
 
 REVISION = 1  # of the rendering: raised when the same arguments draw other cut-outs

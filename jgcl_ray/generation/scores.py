@@ -21,7 +21,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.generation.people import People
 from jgcl_ray.generation.similarity import frechet_distance, psnr, ssim
 from jgcl_ray.generation.view_generator import ViewGenerator
-from jgcl_ray.meshes.renderers import BACKGROUND_GREY
+from jgcl_ray.meshes.shading import BACKGROUND_GREY
 
 BATCH = 16
 # What the plain background of walkers' projections is to the generator, exactly.

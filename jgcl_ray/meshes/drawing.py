@@ -22,16 +22,8 @@ from jgcl_ray.meshes.cameras import Camera, Mesh
 from jgcl_ray.meshes.farm import map_over_cluster
 from jgcl_ray.meshes.light_body import light_body
 from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, listing, png_name, view_folder
-from jgcl_ray.meshes.renderers import (
-    PreparedMesh,
-    Renderer,
-    Scene,
-    open_renderer,
-    render_grey,
-    resolve_renderer,
-    see_reference,
-    to_uint8,
-)
+from jgcl_ray.meshes.renderers import open_renderer, resolve_renderer
+from jgcl_ray.meshes.shading import PreparedMesh, Renderer, Scene, render_grey, see_reference, to_uint8
 
 UP = (0.0, -1.0, 0.0)  # the image's vertical axis in the camera's axes
 

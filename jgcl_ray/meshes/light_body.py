@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from jgcl_ray.meshes.body_models import AnnyBody
 from jgcl_ray.meshes.cameras import Camera, Mesh
-from jgcl_ray.meshes.renderers import EmbreeMesh
+from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 
 VERTICES = 1600
 _SHAPE = np.array([[0.5, 0.6, 0.5, 0.5, 0.5, 0.5]], np.float32)  # on which vertices are chosen

@@ -14,7 +14,7 @@ import torch
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.cameras import Camera, Mesh
-from jgcl_ray.meshes.renderers import BACKGROUND_GREY, Fragments, Light, Rendering, Scene, shade
+from jgcl_ray.meshes.shading import BACKGROUND_GREY, Fragments, Light, Rendering, Scene, shade
 
 try:
     from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes

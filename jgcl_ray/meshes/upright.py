@@ -23,9 +23,10 @@ from jgcl_ray.cache import cache_folder
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.cameras import Camera, Mesh
+from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 from jgcl_ray.meshes.gait import Gait, joint_rotations
 from jgcl_ray.meshes.projection_folders import VIEWS
-from jgcl_ray.meshes.renderers import EmbreeMesh, render_grey, see_reference, to_uint8
+from jgcl_ray.meshes.shading import render_grey, see_reference, to_uint8
 
 REVISION = 1  # of the pictures: raised when the same size gives others
 STEP = 15  # degrees between two sides

@@ -15,9 +15,10 @@ import numpy as np
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.cameras import Camera, Mesh
+from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 from jgcl_ray.meshes.gait import ARMS, Gait, joint_rotations
 from jgcl_ray.meshes.projection_folders import TRUTH, VIEWS, FolderProjections, SplitName
-from jgcl_ray.meshes.renderers import EmbreeMesh, see_reference
+from jgcl_ray.meshes.shading import see_reference
 
 _PIVOT = np.zeros(3)  # the walkers turn about the vertical through the world's origin
 

@@ -14,7 +14,8 @@ from jgcl_ray.estimator_training.command import write_weights
 from jgcl_ray.estimator_training.cutouts import Cutouts
 from jgcl_ray.estimator_training.pictures import draw_pictures
 from jgcl_ray.estimator_training.train import Learner, Recipe, train, trained
-from jgcl_ray.meshes.estimator import load_estimator, main, weights_metadata
+from jgcl_ray.meshes.estimator import load_estimator, weights_metadata
+from jgcl_ray.meshes.estimator.__main__ import main
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(figures=4, steps=6, batch=8, seed=3)

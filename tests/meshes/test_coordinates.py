@@ -18,10 +18,11 @@ from jgcl_ray.meshes import upright
 from jgcl_ray.meshes.body_models import AnnyBody, BodyModel, smpl_body
 from jgcl_ray.meshes.body_parameters import read_body_parameters
 from jgcl_ray.meshes.drawing import Bodies
+from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 from jgcl_ray.meshes.light_body import light_body
 from jgcl_ray.meshes.projection_folders import VIEWS, view_folder
 from jgcl_ray.meshes.projections import ProjectionSource, open_projections
-from jgcl_ray.meshes.renderers import BACKGROUND_GREY, EmbreeMesh
+from jgcl_ray.meshes.shading import BACKGROUND_GREY
 from jgcl_ray.meshes.walker_bodies import read_truth
 
 HEIGHT, WIDTH = 96, 48

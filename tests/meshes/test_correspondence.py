@@ -14,7 +14,8 @@ import torch
 from jgcl_ray.meshes.body_models import AnnyBody
 from jgcl_ray.meshes.cameras import Camera, Mesh
 from jgcl_ray.meshes.correspondence import VOXEL_PIXELS, SurfaceSettings, see_surface, surface_view
-from jgcl_ray.meshes.renderers import EmbreeMesh, see_reference
+from jgcl_ray.meshes.embree_renderer import EmbreeMesh
+from jgcl_ray.meshes.shading import see_reference
 from jgcl_ray.meshes.silhouettes import nearest_inside, nearest_inside_in_parallel, without
 from jgcl_ray.meshes.voxels import Box, joined
 

@@ -23,7 +23,8 @@ from jgcl_ray.meshes.body_parameters import read_body_parameters, write_body_par
 from jgcl_ray.meshes.cameras import Camera
 from jgcl_ray.meshes.drawing import ParameterProjections
 from jgcl_ray.meshes.estimated_bodies import ensure_estimated
-from jgcl_ray.meshes.estimator import WEIGHTS, BodyEstimates, BodyEstimator, load_estimator, main, weights_metadata
+from jgcl_ray.meshes.estimator import WEIGHTS, BodyEstimates, BodyEstimator, load_estimator, weights_metadata
+from jgcl_ray.meshes.estimator.__main__ import main
 from jgcl_ray.meshes.estimator_network import Standing, circular_deviation
 from jgcl_ray.meshes.projection_folders import view_folder
 

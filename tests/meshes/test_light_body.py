@@ -6,9 +6,10 @@ import numpy as np
 
 from jgcl_ray.meshes.body_models import AnnyBody
 from jgcl_ray.meshes.cameras import Camera, Mesh
+from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 from jgcl_ray.meshes.gait import ARMS, draw_gait, joint_rotations
 from jgcl_ray.meshes.light_body import VERTICES, light_body
-from jgcl_ray.meshes.renderers import EmbreeMesh, render_grey
+from jgcl_ray.meshes.shading import render_grey
 
 
 def test_the_light_body_looks_like_the_full_one(anny: AnnyBody) -> None:

@@ -20,9 +20,9 @@ from jgcl_ray.meshes import drawing
 from jgcl_ray.meshes.body_models import SMPLBody, smpl_body
 from jgcl_ray.meshes.body_parameters import read_body_parameters
 from jgcl_ray.meshes.cameras import Mesh
+from jgcl_ray.meshes.embree_renderer import EmbreeRenderer
 from jgcl_ray.meshes.projection_folders import VIEWS, view_folder
 from jgcl_ray.meshes.projections import main, open_projections
-from jgcl_ray.meshes.renderers import EmbreeRenderer
 
 NAMES = ["0001_c1s1_000001_00.jpg", "0002_c2s1_000001_00.jpg", "0003_c2s1_000001_00.jpg"]
 NESTED = ["0000/0000_000_01_0303morning_0015_0.jpg", "0001/0001_000_02_0303noon_0015_0.jpg"]

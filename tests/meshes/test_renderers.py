@@ -14,18 +14,9 @@ from rounding import assert_pictures_alike
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.cameras import Camera, Mesh
-from jgcl_ray.meshes.renderers import (
-    BACKGROUND_GREY,
-    EmbreeMesh,
-    EmbreeRenderer,
-    Light,
-    PreparedMesh,
-    Scene,
-    open_renderer,
-    render_grey,
-    shade,
-    to_uint8,
-)
+from jgcl_ray.meshes.embree_renderer import EmbreeMesh, EmbreeRenderer
+from jgcl_ray.meshes.renderers import open_renderer
+from jgcl_ray.meshes.shading import BACKGROUND_GREY, Light, PreparedMesh, Scene, render_grey, shade, to_uint8
 
 WITHOUT_PYTORCH3D = importlib.util.find_spec("pytorch3d") is None
 needs_pytorch3d = [

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.body_parameters import read_body_parameters
 from jgcl_ray.meshes.drawing import ParameterProjections
-from jgcl_ray.meshes.estimator import main
+from jgcl_ray.meshes.estimator.__main__ import main
 from jgcl_ray.meshes.spin import ITERATIONS, SpinEstimator, SpinNetwork, _read, from_six
 
 

@@ -15,7 +15,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.meshes import upright
 from jgcl_ray.meshes.projection_folders import VIEWS
 from jgcl_ray.meshes.projections import ProjectionSource, open_projections
-from jgcl_ray.meshes.renderers import BACKGROUND_GREY
+from jgcl_ray.meshes.shading import BACKGROUND_GREY
 from jgcl_ray.meshes.upright import BODIES, BUILDS, INSTANTS, SIDES, STEP, upright_pictures
 
 HEIGHT, WIDTH = 64, 32

@@ -12,7 +12,8 @@ from jgcl_ray.data.walkers.paint import albedo
 from jgcl_ray.data.walkers.people import Appearance
 from jgcl_ray.data.walkers.scenes import PERSON, Scene
 from jgcl_ray.meshes.cameras import Camera, Mesh
-from jgcl_ray.meshes.renderers import EmbreeMesh, interpolate, render_grey
+from jgcl_ray.meshes.embree_renderer import EmbreeMesh
+from jgcl_ray.meshes.shading import interpolate, render_grey
 
 _SUPERSAMPLING = 2
 _TALL = 1.7  # metres, of a walker who is PERSON pixels tall on the background

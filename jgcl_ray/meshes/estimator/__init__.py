@@ -7,7 +7,6 @@ what it saw is rendered (jgcl_ray/estimator_training).
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -22,15 +21,14 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.body_models import anny_body
-from jgcl_ray.meshes.body_parameters import BodyParameters, write_body_parameters
+from jgcl_ray.meshes.body_parameters import BodyParameters
 from jgcl_ray.meshes.estimator_network import HEIGHT, WIDTH, EstimatorNetwork, Standing, circular_deviation
 from jgcl_ray.meshes.walking_pose import MOVED
 from jgcl_ray.models.weights import load_weights
-from jgcl_ray.progress import tracked
 
-WEIGHTS = Path(__file__).with_name("weights") / "estimator.safetensors"
+WEIGHTS = Path(__file__).parents[1] / "weights" / "estimator.safetensors"
 BATCH = 64
 UNSURE_ABOVE = 45.0  # degrees of standard deviation of the yaw
 
@@ -163,90 +161,3 @@ def _read(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} cannot be read as an image ({error}): mend or remove it") from None
     return np.asarray(small), size
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; exits 2 on bad input."""
-    given = _parser().parse_args(arguments)
-    with exit_on_user_error():
-        if given.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("--device cuda: there is no GPU that torch can use; take --device cpu")
-        given.run(given)
-
-
-def _estimate(given: argparse.Namespace) -> None:
-    from jgcl_ray.data.datasets.image_tree import image_tree  # the command alone looks upwards
-
-    images, out = given.images.expanduser().absolute(), given.out.expanduser().absolute()
-    names = image_tree(images)
-    if given.checkpoint is not None:
-        from jgcl_ray.meshes.spin import SpinEstimator
-
-        parameters = SpinEstimator(given.checkpoint, given.device).estimate(images, names, _tracked)
-        write_body_parameters(parameters, out)
-        said = "SMPL parameters"
-    else:
-        estimates = BodyEstimator(given.weights, given.device).estimate(images, names, _tracked)
-        parameters = estimates.to_parameters()
-        write_body_parameters(parameters, out, yaw=estimates.yaw, deviation=estimates.deviation)
-        said = f"bodies, {int(estimates.unsure().sum()):,} of them unsure of the side (deviation > {UNSURE_ABOVE:g}°)"
-    print(f"{out}: {len(names):,} {said}")
-    if given.sheet is not None:
-        from jgcl_ray.meshes.estimate_sheet import estimate_sheet
-
-        estimate_sheet(images, out, given.smpl).save(given.sheet)
-        print(f"sheet: {given.sheet}")
-
-
-def _train(given: argparse.Namespace) -> None:
-    from jgcl_ray.estimator_training.command import train_weights
-
-    train_weights(given)
-
-
-def _tracked(batches: Iterable[range]) -> Iterable[range]:
-    return tracked(batches, "bodies")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jgcl_ray.meshes.estimator",
-        description="The bodies of the people on images, for mesh projections (meshes.source=parameters).",
-    )
-    commands = parser.add_subparsers(required=True, metavar="estimate | train")
-    estimate = commands.add_parser("estimate", help="write the body parameters of all images below a folder")
-    estimate.set_defaults(run=_estimate)
-    estimate.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with crops of people")
-    estimate.add_argument("--out", type=Path, required=True, metavar="NPZ", help="file to write")
-    estimate.add_argument("--weights", type=Path, metavar="FILE", help="other weights than the package's")
-    estimate.add_argument("--checkpoint", type=Path, metavar="FILE", help="SPIN's checkpoint: SMPL, not Anny")
-    estimate.add_argument("--smpl", type=Path, metavar="FILE", help="SMPL file, to draw the sheet of a --checkpoint")
-    estimate.add_argument("--sheet", type=Path, metavar="PNG", help="picture of 60 images with their projections")
-    estimate.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    train = commands.add_parser(
-        "train",
-        help="make weights",
-        description="Make weights from rendered walkers. Running it again goes on where it stopped. With a GPU: "
-        "--device cuda --figures 20000 --steps 40000 --batch 512.",
-    )
-    train.set_defaults(run=_train)
-    train.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors to write")
-    train.add_argument("--figures", type=_count, help="walkers to render, each from four sides (5040)")
-    train.add_argument("--steps", type=_count, help="steps (6800: half an hour on two cores)")
-    train.add_argument("--batch", type=_count, help="pictures in a step (64)")
-    train.add_argument("--seed", type=int, help="of walkers, pictures and weights (0)")
-    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    train.add_argument("--workers", type=_count, default=1, help="Ray workers, each on a GPU with --device cuda (1)")
-    train.add_argument("--drawers", type=_count, default=1, help="processes of each worker that draw pictures (1)")
-    train.add_argument("--threads", type=_count, help="of the CPU, to learn with (all cores)")
-    return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)
-
-
-if __name__ == "__main__":
-    main()

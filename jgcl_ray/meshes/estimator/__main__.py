@@ -1,0 +1,100 @@
+"""`python -m jgcl_ray.meshes.estimator estimate | train`: the bodies on images; other weights of the network."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from jgcl_ray.data.datasets.image_tree import image_tree
+from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.meshes.body_parameters import write_body_parameters
+from jgcl_ray.meshes.estimator import UNSURE_ABOVE, BodyEstimator
+from jgcl_ray.progress import tracked
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; exits 2 on bad input."""
+    given = _parser().parse_args(arguments)
+    with exit_on_user_error():
+        if given.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda: there is no GPU that torch can use; take --device cpu")
+        given.run(given)
+
+
+def _estimate(given: argparse.Namespace) -> None:
+    images, out = given.images.expanduser().absolute(), given.out.expanduser().absolute()
+    names = image_tree(images)
+    if given.checkpoint is not None:
+        from jgcl_ray.meshes.spin import SpinEstimator
+
+        parameters = SpinEstimator(given.checkpoint, given.device).estimate(images, names, _tracked)
+        write_body_parameters(parameters, out)
+        said = "SMPL parameters"
+    else:
+        estimates = BodyEstimator(given.weights, given.device).estimate(images, names, _tracked)
+        parameters = estimates.to_parameters()
+        write_body_parameters(parameters, out, yaw=estimates.yaw, deviation=estimates.deviation)
+        said = f"bodies, {int(estimates.unsure().sum()):,} of them unsure of the side (deviation > {UNSURE_ABOVE:g}°)"
+    print(f"{out}: {len(names):,} {said}")
+    if given.sheet is not None:
+        from jgcl_ray.meshes.estimate_sheet import estimate_sheet
+
+        estimate_sheet(images, out, given.smpl).save(given.sheet)
+        print(f"sheet: {given.sheet}")
+
+
+def _train(given: argparse.Namespace) -> None:
+    from jgcl_ray.estimator_training.command import train_weights
+
+    train_weights(given)
+
+
+def _tracked(batches: Iterable[range]) -> Iterable[range]:
+    return tracked(batches, "bodies")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jgcl_ray.meshes.estimator",
+        description="The bodies of the people on images, for mesh projections (meshes.source=parameters).",
+    )
+    commands = parser.add_subparsers(required=True, metavar="estimate | train")
+    estimate = commands.add_parser("estimate", help="write the body parameters of all images below a folder")
+    estimate.set_defaults(run=_estimate)
+    estimate.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with crops of people")
+    estimate.add_argument("--out", type=Path, required=True, metavar="NPZ", help="file to write")
+    estimate.add_argument("--weights", type=Path, metavar="FILE", help="other weights than the package's")
+    estimate.add_argument("--checkpoint", type=Path, metavar="FILE", help="SPIN's checkpoint: SMPL, not Anny")
+    estimate.add_argument("--smpl", type=Path, metavar="FILE", help="SMPL file, to draw the sheet of a --checkpoint")
+    estimate.add_argument("--sheet", type=Path, metavar="PNG", help="picture of 60 images with their projections")
+    estimate.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    train = commands.add_parser(
+        "train",
+        help="make weights",
+        description="Make weights from rendered walkers. Running it again goes on where it stopped. With a GPU: "
+        "--device cuda --figures 20000 --steps 40000 --batch 512.",
+    )
+    train.set_defaults(run=_train)
+    train.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors to write")
+    train.add_argument("--figures", type=_count, help="walkers to render, each from four sides (5040)")
+    train.add_argument("--steps", type=_count, help="steps (6800: half an hour on two cores)")
+    train.add_argument("--batch", type=_count, help="pictures in a step (64)")
+    train.add_argument("--seed", type=int, help="of walkers, pictures and weights (0)")
+    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    train.add_argument("--workers", type=_count, default=1, help="Ray workers, each on a GPU with --device cuda (1)")
+    train.add_argument("--drawers", type=_count, default=1, help="processes of each worker that draw pictures (1)")
+    train.add_argument("--threads", type=_count, help="of the CPU, to learn with (all cores)")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()
