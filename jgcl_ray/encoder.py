@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from jgcl_ray.camera_means import Camera, CameraMeans
-from jgcl_ray.config import Config, EncoderConfig, validate
+from jgcl_ray.config import Config, EncoderConfig
 from jgcl_ray.data.image_files import UNREADABLE, Resampling, as_rgb, read_rgb, resize
 from jgcl_ray.data.transforms import normalise_images
 from jgcl_ray.errors import UserError
@@ -40,7 +40,7 @@ from jgcl_ray.models.backbones import BACKBONES, backbone_of
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.weights import load_foreign, load_state, load_weights, read_state, torchreid_head
 from jgcl_ray.progress import tracked
-from jgcl_ray.training.checkpoint import BEST, LATEST, MANIFEST, read_manifest
+from jgcl_ray.training.checkpoint import BEST, LATEST, MANIFEST, config_of, read_manifest
 
 FOREIGN_SIZE = (256, 128)  # H, W of files that do not say: the usual ones of the field
 METADATA = "jgcl_ray.encoder"  # key in the header of an exported safetensors file: JSON of `Encoder.card`
@@ -258,11 +258,11 @@ class _Parts:
 
 def _from_checkpoint(checkpoint: Path) -> _Parts:
     manifest, weights = read_manifest(checkpoint), checkpoint / "encoder.safetensors"
-    config = validate(manifest["config"])
+    config = config_of(manifest, checkpoint)
     module = IdentityEncoder(config.encoder)
     load_weights(module, weights)
     with weights.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != manifest["sha256"].get(weights.name):
+        if hashlib.file_digest(file, "sha256").hexdigest() != manifest.sha256.get(weights.name):
             raise UserError(
                 f"{weights}: damaged or altered, {MANIFEST} has another checksum; take another checkpoint"
             )

@@ -5,11 +5,10 @@ Below URI/RUN each checkpoint has a folder, as in the run folder; `checkpoint.js
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jgcl_ray.errors import UserError
 
@@ -53,12 +52,14 @@ class RemoteFolder:
         except OSError as error:
             raise UserError(f"checkpoints.mirror: {self.uri} cannot be read ({error})") from None
 
-    def read_json(self, name: str) -> dict[str, Any]:
-        """The last file of a folder, which is JSON."""
-        files, root = self._open()
-        with files.open_input_stream(f"{root}/{name}/{self._last}") as stream:
-            content: dict[str, Any] = json.loads(stream.readall())
-        return content
+    def read_last(self, name: str) -> bytes:
+        """The last file of a folder; UserError without access."""
+        try:
+            files, root = self._open()
+            with files.open_input_stream(f"{root}/{name}/{self._last}") as stream:
+                return bytes(stream.readall())
+        except OSError as error:
+            raise UserError(f"checkpoints.mirror: {self.uri}/{name} cannot be read ({error})") from None
 
     def bring(self, name: str, into: Path) -> Path:
         """Copy a folder from there to `into`/NAME, which appears when it is complete."""

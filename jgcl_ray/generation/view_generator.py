@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 
-from jgcl_ray.config import Config, override, validate
+from jgcl_ray.config import Config, override
 from jgcl_ray.data.transforms import denormalise_images
 from jgcl_ray.encoder import checkpoints_in, pick_device
 from jgcl_ray.errors import UserError
@@ -20,7 +20,7 @@ from jgcl_ray.models import official
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.generator import Generator, StructureEncoder, check_image_size
 from jgcl_ray.models.weights import load_weights
-from jgcl_ray.training.checkpoint import read_manifest
+from jgcl_ray.training.checkpoint import Manifest, config_of, read_manifest
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ _Networks = tuple[IdentityEncoder, StructureEncoder, Generator]
 
 
 def _own(checkpoint: Path, overrides: Sequence[str]) -> tuple[_Networks, Config]:
-    config = override(validate(read_manifest(checkpoint)["config"]), overrides)
+    config = override(config_of(read_manifest(checkpoint), checkpoint), overrides)
     networks = _build(config)
     for name, module in zip(("encoder", "structure_encoder", "generator"), networks, strict=True):
         load_weights(module, checkpoint / f"{name}.safetensors")
@@ -94,7 +94,8 @@ def _build(config: Config) -> _Networks:
 
 def _trained(checkpoints: Sequence[Path]) -> Path:
     for checkpoint in checkpoints:
-        if _generator_is_trained(read_manifest(checkpoint)):
+        manifest = read_manifest(checkpoint)
+        if _generator_is_trained(config_of(manifest, checkpoint), manifest):
             return checkpoint
     raise UserError(
         f"{checkpoints[0]}: its generator is untrained, the run has not come to the stage `generation` yet; let it "
@@ -102,9 +103,7 @@ def _trained(checkpoints: Sequence[Path]) -> Path:
     )
 
 
-def _generator_is_trained(manifest: dict[str, Any]) -> bool:
-    run, position = manifest["config"]["run"], manifest["position"]
-    here = position["stage"]
-    begun = run["stages"][: here + (position["epoch"] > 0 or position["batch"] > 0)]
-    drawn = {"warmup": False, "generation": True, "joint": manifest["config"]["joint"].get("recipe", "gcl") == "gcl"}
-    return run["init_from"] is not None or any(drawn[stage] for stage in begun)
+def _generator_is_trained(config: Config, manifest: Manifest) -> bool:
+    here = manifest.position
+    begun = config.run.stages[: here.stage + (here.epoch > 0 or here.batch > 0)]
+    return config.run.init_from is not None or any(config.draws_views(stage) for stage in begun)

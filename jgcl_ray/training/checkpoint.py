@@ -1,8 +1,8 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped, each in a folder of its own.
 
-`NAME.safetensors` for each network, `state.pt` (optimisers, memory, labels, random states) and `checkpoint.json`
-(position, configuration, SHA-256 of the other files), which is written last. A folder appears under its name when it
-is complete; the links `latest` and `best` are replaced in one step.
+`NAME.safetensors` for each network, `state.pt` (optimisers, memory, labels, random states), `images.json.gz` (which
+images they belong to) and `checkpoint.json` (position, configuration, SHA-256 of the other files), which is written
+last. A folder appears under its name when it is complete; the links `latest` and `best` are replaced in one step.
 """
 
 from __future__ import annotations
@@ -16,30 +16,47 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from jgcl_ray.atomic import sync
+from jgcl_ray.config import Config, validate
+from jgcl_ray.data.image_listing import LISTING, ImageListing, unpack
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.networks import Networks
 from jgcl_ray.models.weights import load_weights, save_weights
 from jgcl_ray.storage import RemoteFolder
+from jgcl_ray.stored_files import parse_json
 
 logger = logging.getLogger(__name__)
 
 LATEST, BEST = "latest", "best"
 MANIFEST, _STATE = "checkpoint.json", "state.pt"
+REMEDY = "restore it, or take another checkpoint"
+
+Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
 class Position:
     """How far a run has come: the next batch is `batch` of `epoch` of the stage."""
 
-    stage: int = 0  # index in config.run.stages
-    epoch: int = 0  # within the stage
-    batch: int = 0  # within the epoch
-    step: int = 0  # over all stages
+    stage: Count = 0  # index in config.run.stages
+    epoch: Count = 0  # within the stage
+    batch: Count = 0  # within the epoch
+    step: Count = 0  # over all stages
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """checkpoint.json."""
+
+    position: Position
+    config: dict[str, Any]  # Config.model_dump(mode="json")
+    sha256: dict[str, str]  # of the other files, by name
+    scores: dict[str, float] = field(default_factory=dict)  # of the last evaluation
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,7 @@ class Saved:
     config: Mapping[str, Any]  # Config.model_dump(mode="json")
     state: Mapping[str, Any]  # tensors and plain values, as torch.load(weights_only=True) gives them back
     scores: Mapping[str, float] = field(default_factory=dict)  # of the last evaluation
+    images: bytes = b""  # image_listing.pack of the images that the labels and the memory belong to
 
 
 class Checkpoints:
@@ -67,6 +85,8 @@ class Checkpoints:
         for part, module in networks.named():
             save_weights(module, partial / f"{part}.safetensors")
         torch.save(dict(saved.state), partial / _STATE)
+        if saved.images:
+            (partial / LISTING).write_bytes(saved.images)
         manifest = {
             "position": asdict(saved.position),
             "scores": dict(saved.scores),
@@ -101,14 +121,25 @@ class Checkpoints:
         self._point(BEST, checkpoint.name)
 
     def newest(self) -> Path | None:
-        """The newest checkpoint that can be read; unreadable ones before it are named in a warning."""
+        """The newest checkpoint that can be read; unreadable ones before it are named in a warning.
+
+        None where there is no checkpoint; UserError where there are, and none can be read.
+        """
+        reasons = []
         for checkpoint in self._all()[::-1]:
             try:
                 read_manifest(checkpoint, verify=True)
             except UserError as error:
-                logger.warning("%s; going on from the one before it", error)
+                reasons.append(str(error))
                 continue
+            for reason in reasons:
+                logger.warning("%s; going on from the one before it", reason)
             return checkpoint
+        if reasons:
+            raise UserError(
+                f"none of the {len(reasons)} checkpoints can be read: {'; '.join(reasons)}; restore one, or remove "
+                f"{self.folder} to begin anew"
+            )
         return None
 
     @property
@@ -142,18 +173,41 @@ def checkpoint_name(stage: str, position: Position) -> str:
     return f"step{position.step:07d}-stage{position.stage + 1}-{stage}-epoch{position.epoch:03d}"
 
 
-def read_manifest(checkpoint: Path, verify: bool = False) -> dict[str, Any]:
+def read_manifest(checkpoint: Path, verify: bool = False) -> Manifest:
     """checkpoint.json; UserError where it or, with `verify`, a file it lists is missing, cut off or altered."""
+    file = checkpoint / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        digests: dict[str, str] = manifest["sha256"]
-    except (OSError, json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
-        raise UserError(f"{checkpoint}: not a readable checkpoint ({type(error).__name__}: {error})") from None
-    for name, digest in digests.items() if verify else ():
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{checkpoint}: not a readable checkpoint ({MANIFEST}: {error.strerror})") from None
+    manifest = parse_manifest(content, str(file))
+    for name, digest in manifest.sha256.items() if verify else ():
         path = checkpoint / name
         if not path.is_file() or _digest(path) != digest:
-            raise UserError(f"{checkpoint}: {name} is missing or damaged")
+            raise UserError(f"{checkpoint}: {name} is missing or damaged; {REMEDY}")
     return manifest
+
+
+def parse_manifest(content: bytes, source: str) -> Manifest:
+    """A checkpoint.json from elsewhere; source: where it is from. UserError where it is none."""
+    return parse_json(content, Manifest, source, REMEDY)
+
+
+def config_of(manifest: Manifest, checkpoint: Path) -> Config:
+    """The configuration of the run that a checkpoint is of; UserError that names the file where it cannot be read."""
+    try:
+        return validate(manifest.config)
+    except UserError as error:
+        raise UserError(
+            f"{checkpoint / MANIFEST}: {error}; of another version of jgcl_ray? A newer one reads checkpoints of "
+            "older ones"
+        ) from None
+
+
+def read_listing(checkpoint: Path) -> dict[str, ImageListing]:
+    """The images that a checkpoint belongs to, by split; none in checkpoints of version 0.1."""
+    file = checkpoint / LISTING
+    return unpack(file.read_bytes(), str(file)) if file.is_file() else {}
 
 
 def load_networks(checkpoint: Path, networks: Networks) -> None:
@@ -168,8 +222,8 @@ def load_saved(checkpoint: Path) -> Saved:
     try:
         state = torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise UserError(f"{checkpoint / _STATE}: cannot be read ({error})") from None
-    return Saved(Position(**manifest["position"]), manifest["config"], state, manifest["scores"])
+        raise UserError(f"{checkpoint / _STATE}: cannot be read ({error}); {REMEDY}") from None
+    return Saved(manifest.position, manifest.config, state, manifest.scores)
 
 
 def _digest(path: Path) -> str:

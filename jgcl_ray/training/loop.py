@@ -8,7 +8,8 @@ scores -> record -> checkpoint                                      close_epoch
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from jgcl_ray.config import StageName
 from jgcl_ray.data.datasets import Split
 from jgcl_ray.data.loaders import ExtractionLoader, open_images
 from jgcl_ray.distributed import mean_over_workers, rank, sum_over_workers, world_size
+from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation.evaluator import Scores, evaluate, validate
 from jgcl_ray.mlflow_mirror import without_secrets
 from jgcl_ray.run_log import NullRunLog
@@ -77,20 +79,37 @@ class Loop:
         self.scores: dict[str, float] = {}  # of the last evaluation
         self.best = Best(chooser(self.config, session.data.dataset.validation is not None))
         self._memory: Mapping[str, Any] | None = None  # of the stage that is resumed
+        self._resumed: Path | None = None  # the checkpoint
         self._closed = time.perf_counter()  # when the epoch before was recorded
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from a checkpoint of this run."""
         saved = load_saved(checkpoint)
         load_networks(checkpoint, self.session.networks)
-        self.session.load_state(saved.state["session"])
-        self.position, self.scores = saved.position, dict(saved.scores)
-        self.best.score, self.best.name = saved.state["best_score"], saved.state["best_name"]
-        self._memory = saved.state["memory"]
-        self.signs.load_state(saved.state["epoch_began_with"])
+        self._resumed = checkpoint
+        with self._taking_up():
+            if saved.position.stage >= len(self.config.run.stages):
+                raise ValueError(f"stage {saved.position.stage} of {len(self.config.run.stages)}")
+            self.session.load_state(saved.state["session"])
+            self.position, self.scores = saved.position, dict(saved.scores)
+            self.best.score, self.best.name = saved.state["best_score"], saved.state["best_name"]
+            self._memory = saved.state["memory"]
+            self.signs.load_state(saved.state["epoch_began_with"])
         # The link may be one step behind, if the run ended between the checkpoint and the link.
         if rank() == 0 and (self.checkpoints.folder / self.best.name).is_dir() and self.best.name:
             self.checkpoints.mark_best(self.checkpoints.folder / self.best.name)
+
+    @contextmanager
+    def _taking_up(self) -> Iterator[None]:
+        """UserError where the state of a checkpoint is not of the form that this version writes."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(
+                f"{self._resumed}: its state is damaged or of another version of jgcl_ray ({type(error).__name__}: "
+                f"{error}); go on with that version, or start a new run from its weights alone by another run.name "
+                f"and run.init_from={self._resumed}"
+            ) from None
 
     def run(self) -> Outcome:
         """All stages, one after the other."""
@@ -101,7 +120,8 @@ class Loop:
             if self._memory is None or self.position == Position(self.position.stage, step=self.position.step):
                 stage.begin(self.position.step)
             elif self.position.batch:
-                stage.load_state(self._memory)
+                with self._taking_up():
+                    stage.load_state(self._memory)
             self._memory = None
             while self.position.epoch < stage.epochs:
                 if not self.run_epoch(name, stage):
@@ -250,7 +270,8 @@ class Loop:
             "best_score": self.best.score,
             "best_name": self.best.name,
         }
-        saved = Saved(self.position, without_secrets(self.config.model_dump(mode="json")), state, self.scores)
+        config, listing = without_secrets(self.config.model_dump(mode="json")), self.session.data.listing
+        saved = Saved(self.position, config, state, self.scores, listing)
         title = checkpoint_name(name, self.position)
         if rank() == 0:
             self.checkpoints.save(title, self.session.networks, saved)

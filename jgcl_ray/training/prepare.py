@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from jgcl_ray.config import (
 )
 from jgcl_ray.data.datasets import ReidDataset, open_dataset
 from jgcl_ray.data.image_check import check_images
+from jgcl_ray.data.image_listing import ImageListing, difference, pack, unpack
 from jgcl_ray.data.loaders import open_images
 from jgcl_ray.data.samplers import Shard
 from jgcl_ray.data.staging import moved, stage_folder
@@ -39,7 +40,14 @@ from jgcl_ray.models.weights import load_foreign, load_weights, read_state
 from jgcl_ray.progress import tracked
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
 from jgcl_ray.storage import RemoteFolder
-from jgcl_ray.training.checkpoint import MANIFEST, Checkpoints, load_networks, read_manifest
+from jgcl_ray.training.checkpoint import (
+    MANIFEST,
+    Checkpoints,
+    load_networks,
+    parse_manifest,
+    read_listing,
+    read_manifest,
+)
 from jgcl_ray.training.optim import build_optimisers
 from jgcl_ray.training.precision import prepare
 from jgcl_ray.training.session import Clusterer, Session, TrainingData
@@ -68,6 +76,7 @@ class Plan:
     config: Config
     dataset: ReidDataset
     source: ReidDataset | None
+    images: bytes = b""  # image_listing.pack of what is learnt from, as it was when the run began
 
     @property
     def folder(self) -> Path:
@@ -119,7 +128,8 @@ def plan_run(config: Config) -> Plan:
         )
     _check_shares(config)
     _check_groups(config)
-    return Plan(config, dataset, source)
+    learnt_from = {"train": dataset.train} | ({} if source is None else {"source": source.train})
+    return Plan(config, dataset, source, pack({name: ImageListing.of(split) for name, split in learnt_from.items()}))
 
 
 def estimate_bodies(plan: Plan) -> None:
@@ -153,7 +163,9 @@ def draws(config: Config) -> bool:
 
 
 def check_folder(plan: Plan) -> None:
-    """UserError where the run folder holds a run of another configuration, or run.resume forbids or cannot go on."""
+    """UserError where the run folder holds a run of another configuration or on other images, or run.resume forbids
+    or cannot go on.
+    """
     file, wanted = plan.folder / "config.yaml", plan.config.run.resume
     if isinstance(wanted, Path):
         read_manifest(wanted, verify=True)
@@ -162,12 +174,14 @@ def check_folder(plan: Plan) -> None:
         _check_same(before.model_dump(mode="json"), plan.config, str(plan.folder))
     if wanted == "never" and plan.checkpoints.newest() is not None:
         raise UserError(f"{plan.folder} holds checkpoints and run.resume=never: give the run another run.name")
+    _check_images(plan)
     mirror = plan.checkpoints.mirror
     for name in mirror.complete()[-1:] if mirror is not None else ():
         assert mirror is not None
         if wanted == "never":
             raise UserError(f"{mirror.uri} holds checkpoints and run.resume=never: give the run another run.name")
-        _check_same(mirror.read_json(name)["config"], plan.config, mirror.uri)
+        there = f"{mirror.uri}/{name}/{MANIFEST}"
+        _check_same(parse_manifest(mirror.read_last(name), there).config, plan.config, mirror.uri)
 
 
 def open_folder(plan: Plan) -> None:
@@ -180,6 +194,22 @@ def open_folder(plan: Plan) -> None:
     write_bytes(file, to_yaml(plan.config.model_copy(update={"tracking": tracking})).encode())
     if plan.config.run.resume == "auto" and plan.checkpoints.newest() is None:
         plan.checkpoints.restore()
+        _check_images(plan)
+
+
+def _check_images(plan: Plan) -> None:
+    """UserError where the checkpoint to go on from is of other images: its labels and memory are theirs."""
+    checkpoint = plan.newest_checkpoint()
+    before = {} if checkpoint is None else read_listing(checkpoint)
+    for name, now in unpack(plan.images, "this run").items() if before else ():
+        split = plan.dataset.train if name == "train" or plan.source is None else plan.source.train
+        if name not in before or not (changed := difference(before[name], now)):
+            continue
+        raise UserError(
+            f"{split.folder}: not the images that {checkpoint} has learnt from, since then {changed}; its labels and "
+            "memory are of the images as they were: bring them back, or start a new run from its weights alone by "
+            f"run.name={plan.config.run.name}-2 run.init_from={checkpoint}"
+        )
 
 
 def keep_others_from_writing() -> None:
@@ -222,6 +252,7 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
         source=near.source,
         source_images=None if near.source is None else open_images(near.source.train, config.data),
         unsure=_skipped(near),
+        listing=plan.images,
     )
     optimisers = build_optimisers(networks, config.optim, config.warmup, _joint_schedule(config))
     return Session(config, data, networks, optimisers, clusterer, device, shard)
@@ -246,7 +277,7 @@ def stage(plan: Plan, first: bool) -> Plan:
         changes["meshes"] = config.meshes.model_copy(update={"root": copied(config.meshes.root)})
     if source is not None:
         source = moved(source, copied(source.root))
-    return Plan(config.model_copy(update=changes), moved(plan.dataset, root), source)
+    return replace(plan, config=config.model_copy(update=changes), dataset=moved(plan.dataset, root), source=source)
 
 
 def _skipped(plan: Plan) -> np.ndarray:

@@ -57,6 +57,7 @@ class TrainingData:
     source: ReidDataset | None = None  # labelled, for warmup.mode=source
     source_images: ImageStore | None = None
     unsure: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # rows that stage 2 leaves out
+    listing: bytes = b""  # image_listing.pack of dataset.train and source.train
 
 
 @dataclass(frozen=True)
@@ -168,11 +169,18 @@ class Session:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """What `state` gave."""
+        """What `state` gave. UserError where it is of another number of images."""
         for name, optimiser in self.optimisers.named():
             optimiser.load_state_dict(state["optimisers"][name])
-        self.labels = _labels_from(state["labels"])
-        self.clusterer.resume(_labels_from(state["pending_labels"]))
+        self.labels, pending = _labels_from(state["labels"]), _labels_from(state["pending_labels"])
+        for labels in (self.labels, pending):
+            if labels is not None and len(labels.labels) != len(self.data.images):
+                raise UserError(
+                    f"the checkpoint's labels are of {len(labels.labels):,} images, and "
+                    f"{self.data.dataset.train.folder} holds {len(self.data.images):,}: bring back the images as "
+                    "they were, or start a new run from its weights alone by run.init_from and another run.name"
+                )
+        self.clusterer.resume(pending)
         torch.set_rng_state(state["random"])
 
 

@@ -14,7 +14,7 @@ from jgcl_ray.data.datasets import Split
 from jgcl_ray.mlflow_mirror import Mirror, tracking_uri
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.training.best import chooser
-from jgcl_ray.training.checkpoint import Position, read_manifest
+from jgcl_ray.training.checkpoint import read_manifest
 from jgcl_ray.training.precision import prepare
 from jgcl_ray.training.prepare import UNSURE, Plan, draws, estimated
 from jgcl_ray.training.step import generator_terms, translate
@@ -88,7 +88,7 @@ def _start(plan: Plan) -> str:
     if checkpoint is None:
         given = plan.config.run.init_from
         return "new" if given is None else f"new, networks of {given}"
-    position = Position(**read_manifest(checkpoint)["position"])
+    position = read_manifest(checkpoint).position
     return f"going on after step {position.step}, from {checkpoint.name}"
 
 

@@ -175,7 +175,7 @@ def _rewind(plan: Plan, checkpoint: Path | None) -> None:
     if checkpoint is None or checkpoint.parent != plan.checkpoints.folder:
         rewind(plan.folder, stages, stages[0], -1, -1)
         return
-    position = Position(**read_manifest(checkpoint)["position"])
+    position = read_manifest(checkpoint).position
     epoch = position.epoch if position.batch else position.epoch - 1
     rewind(plan.folder, stages, stages[position.stage], epoch, position.step)
 

@@ -116,7 +116,7 @@ class Following:
         while latest.exists():
             checkpoint = latest.resolve()
             try:
-                return int(read_manifest(checkpoint)["position"]["step"])
+                return read_manifest(checkpoint).position.step
             except UserError:
                 if latest.resolve() == checkpoint:  # else a newer one has just taken its place
                     raise
