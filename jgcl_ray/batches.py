@@ -43,3 +43,17 @@ class PseudoLabels:
     num_outliers: int
     recall: float = 1.0  # share of the true nearest rows that the search found in a sample; 1: searched exactly
     weights: np.ndarray | None = None  # (N,) float32 in [0, 1], how far each row's label is trusted; None: all alike
+    tracklets: int = 0  # that were clustered in place of images
+    cut_tracklets: int = 0  # of them, cut in two: their halves disagree
+    cannot_links_split: int = (
+        0  # pairs of tracklets of one camera at one time that were in one cluster before it was split
+    )
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """What is known of the tracks that N images were cut out of."""
+
+    tracklets: np.ndarray  # (N,) int64, negative outside tracklets; a tracklet is of one camera
+    times: np.ndarray | None = None  # (N,) float64, on the camera's own clock; nan unknown
+    spans: np.ndarray | None = None  # (N, 2) float64: first and last time of each image's whole track, nan unknown

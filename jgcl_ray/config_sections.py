@@ -465,6 +465,11 @@ class PseudoLabelsConfig(Section):
     min_samples: int = Field(
         4, ge=1, description="Rows within eps, itself included, that make a core row; smallest cluster of HDBSCAN."
     )
+    tracklets: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: where the data set has tracklets they are clustered in place of images, and no two of one "
+        "camera at one time come into one cluster; off: every image by itself.",
+    )
     single_camera: Literal["keep", "drop", "weigh"] = Field(
         "keep", description="Clusters of low camera entropy: keep, make outliers, or weigh by that entropy."
     )

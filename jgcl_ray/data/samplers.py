@@ -65,6 +65,7 @@ def identity_batches(
     epoch: int,
     batches: int | None = None,
     cameras: np.ndarray | None = None,
+    tracklets: np.ndarray | None = None,
 ) -> np.ndarray:
     """P identities x K images in each batch. Returns rows (S, P * K), the K images of an identity side by side.
 
@@ -75,6 +76,9 @@ def identity_batches(
 
     cameras (N,): where given, only the first image of each K is dealt, and its K - 1 partners are drawn from the
     cluster's other cameras, then, where these have fewer, from its own (Cluster-Contrast's sampler).
+
+    tracklets (N,), negative outside tracklets: where given, too, only the first image is dealt, and its partners are
+    of other tracklets, each of another, before any gives a second image; with cameras, those of others first.
     """
     labelled = np.flatnonzero(labels >= 0)
     if labelled.size == 0:
@@ -86,8 +90,8 @@ def identity_batches(
     starts = np.flatnonzero(np.diff(labels[by_label], prepend=-1))
     decks = [
         _deal(members, images, random)
-        if cameras is None
-        else _deal_across_cameras(members, cameras[members], images, random)
+        if cameras is None and tracklets is None
+        else _deal_apart(members, cameras, tracklets, images, random)
         for members in np.split(by_label, starts[1:])
     ]
     hands = _deal(np.arange(len(decks)), identities, random)
@@ -159,13 +163,26 @@ def _deal(members: np.ndarray, count: int, random: np.random.Generator) -> Itera
             yield from deck[: deck.size // count * count].reshape(-1, count)
 
 
-def _deal_across_cameras(
-    members: np.ndarray, cameras: np.ndarray, count: int, random: np.random.Generator
+def _deal_apart(
+    members: np.ndarray,
+    cameras: np.ndarray | None,
+    tracklets: np.ndarray | None,
+    count: int,
+    random: np.random.Generator,
 ) -> Iterator[np.ndarray]:
+    camera = np.zeros(len(members), np.int64) if cameras is None else cameras[members]
+    track = None
+    if tracklets is not None:
+        track = np.where(tracklets[members] < 0, -1 - np.arange(len(members)), tracklets[members])
     for [first] in _deal(np.arange(len(members)), 1, random):
         shuffled = random.permutation(np.delete(np.arange(len(members)), first))
-        partners = shuffled[np.argsort(cameras[shuffled] == cameras[first], kind="stable")][: count - 1]
-        yield np.resize(members[np.append(first, partners)], count)
+        same_camera = camera[shuffled] == camera[first]
+        if track is None:
+            order = np.argsort(same_camera, kind="stable")
+        else:  # by how many images of their tracklet come before them
+            turns = _occurrences(track[np.append(first, shuffled)])[1:]
+            order = np.lexsort((same_camera, turns))
+        yield np.resize(members[np.append(first, shuffled[order][: count - 1])], count)
 
 
 def _occurrences(values: np.ndarray) -> np.ndarray:

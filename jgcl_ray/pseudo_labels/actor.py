@@ -16,7 +16,7 @@ import torch
 from ray.actor import ActorHandle
 from ray.exceptions import RayTaskError
 
-from jgcl_ray.batches import PseudoLabels
+from jgcl_ray.batches import PseudoLabels, Tracks
 from jgcl_ray.config import PseudoLabelsConfig
 from jgcl_ray.distributed import rank, sum_over_workers
 from jgcl_ray.errors import UserError
@@ -43,9 +43,9 @@ class _Clusterer:
     def process(self) -> int:
         return os.getpid()
 
-    def label(self, features: np.ndarray, cameras: np.ndarray | None) -> _Answer:
+    def label(self, features: np.ndarray, cameras: np.ndarray | None, tracks: Tracks | None) -> _Answer:
         device = "cuda" if self._config.num_gpus else "cpu"
-        return _Answer(pseudo_labels(features, self._config, cameras, self._threads, device), os.getpid())
+        return _Answer(pseudo_labels(features, self._config, cameras, self._threads, device, tracks), os.getpid())
 
 
 def start_clustering_actor(config: PseudoLabelsConfig) -> ActorHandle:
@@ -74,16 +74,18 @@ class ClusteringClient:
         self._process: int | None = None
         self._pending: ray.ObjectRef | None = None
 
-    def label(self, features: np.ndarray, cameras: np.ndarray | None = None) -> PseudoLabels:
+    def label(
+        self, features: np.ndarray, cameras: np.ndarray | None = None, tracks: Tracks | None = None
+    ) -> PseudoLabels:
         """Labels of all N rows, the same on every worker; a collective.
 
-        features (N, D) float32 and cameras (N,) travel through the object store, where the actor reads them in place.
+        features (N, D) float32, cameras (N,) and tracks travel through the object store; the actor reads them there.
         With `background` the labels are those of the features of the call before, which were clustered meanwhile; the
         first call waits for its own.
         """
         found = None
         if rank() == 0:
-            submitted: ray.ObjectRef = self._actor.label.remote(ray.put(features), cameras)
+            submitted: ray.ObjectRef = self._actor.label.remote(ray.put(features), cameras, tracks)
             found = self._collect(self._pending or submitted)
             self._pending = submitted if self._config.background else None
         return _spread(found, len(features))
@@ -117,13 +119,13 @@ def _spread(found: PseudoLabels | None, num_rows: int) -> PseudoLabels:
     """The first worker's labels on all workers."""
     mine = found or PseudoLabels(np.zeros(num_rows, np.int64), 0.0, 0, 0, 0.0)
     weighted = mine.weights is not None
-    numbers = torch.tensor(
-        [mine.eps, mine.num_clusters, mine.num_outliers, mine.recall, weighted], dtype=torch.float64
-    )
-    eps, clusters, outliers, recall, weighted = sum_over_workers(numbers).tolist()
+    counts = [mine.num_clusters, mine.num_outliers, mine.tracklets, mine.cut_tracklets, mine.cannot_links_split]
+    numbers = torch.tensor([mine.eps, mine.recall, weighted, *counts], dtype=torch.float64)
+    eps, recall, weighted, *counts = sum_over_workers(numbers).tolist()
+    clusters, outliers, tracklets, cut, links = map(int, counts)
     labels = sum_over_workers(torch.from_numpy(np.array(mine.labels))).numpy()
     weights = None
     if weighted:
         weights = np.zeros(num_rows, np.float32) if mine.weights is None else np.array(mine.weights)
         weights = sum_over_workers(torch.from_numpy(weights)).numpy()
-    return PseudoLabels(labels, eps, int(clusters), int(outliers), recall, weights)
+    return PseudoLabels(labels, eps, clusters, outliers, recall, weights, tracklets, cut, links)

@@ -1,6 +1,6 @@
 """From distances to pseudo labels: eps by the rho rule, DBSCAN or HDBSCAN on the sparse graph, advice in words.
 
-Letters: N rows, D embedding width, M = N (N - 1) / 2 pairs.
+Letters: N rows, U units (rows, or tracklets in their place), D embedding width, M = N (N - 1) / 2 pairs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import DBSCAN, HDBSCAN
 from sklearn.neighbors import sort_graph_by_row_values
 
-from jgcl_ray.batches import PseudoLabels
+from jgcl_ray.batches import PseudoLabels, Tracks
 from jgcl_ray.config import PseudoLabelsConfig
 from jgcl_ray.errors import UserError
 from jgcl_ray.pseudo_labels import camera_aware
 from jgcl_ray.pseudo_labels.distances import BINS, ZERO, encode
 from jgcl_ray.pseudo_labels.neighbours import check_features, nearest
 from jgcl_ray.pseudo_labels.on_device import encode_on_device, nearest_on_device
+from jgcl_ray.pseudo_labels.tracklets import Units, split, units_of
 
 __all__ = ["METHODS", "PseudoLabels", "advice", "dbscan_labels", "eps_by_rho", "pseudo_labels"]
 
@@ -60,11 +61,14 @@ def pseudo_labels(
     cameras: np.ndarray | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    tracks: Tracks | None = None,
 ) -> PseudoLabels:
     """Labels of all rows by the configured distance and method.
 
     features: (N, D) float32, rows of unit length; cameras: (N,) integers, needed by what is camera-aware. On another
     device than the CPU the Jaccard distance is computed there, neighbours exactly; CA-Jaccard stays on the CPU.
+    tracks: where given (and config.tracklets is not off), tracklets are clustered in place of images, each counting
+    as many rows as it has; no two that cannot be one person come into one cluster (tracklets.py).
     UserError for features that are not finite, of another type or length, and where cameras are missing.
     """
     features = check_features(features)
@@ -73,14 +77,32 @@ def pseudo_labels(
             f"pseudo_labels.distance={config.distance}, single_camera={config.single_camera} need the camera of each "
             "image; use distance=jaccard and single_camera=keep for data without"
         )
-    encoding = _encoding(features, config, cameras, threads, device)
-    found = replace(METHODS[config.method](encoding, config), recall=encoding.recall)
+    if tracks is None or config.tracklets == "off":
+        encoding = _encoding(features, config, cameras, threads, device)
+        found = replace(METHODS[config.method](encoding, config, None), recall=encoding.recall)
+    else:
+        found = _of_units(units_of(features, tracks, cameras, threads), config, threads, device)
     if cameras is None or config.single_camera == "keep":
         return found
     if config.single_camera == "weigh":
         return replace(found, weights=camera_aware.entropy_weights(found.labels, cameras))
-    kept = camera_aware.drop_clusters(found.labels, cameras, config.min_camera_entropy)
-    return replace(_labelling(kept, found.eps), recall=found.recall)
+    kept = _labelling(camera_aware.drop_clusters(found.labels, cameras, config.min_camera_entropy), found.eps)
+    return replace(found, labels=kept.labels, num_clusters=kept.num_clusters, num_outliers=kept.num_outliers)
+
+
+def _of_units(units: Units, config: PseudoLabelsConfig, threads: int | None, device: str) -> PseudoLabels:
+    """The labels of rows by those of their units."""
+    encoding = _encoding(check_features(units.features), config, units.cameras, threads, device)
+    found = METHODS[config.method](encoding, config, units)
+    labels = found.labels[units.of_row]
+    return replace(
+        found,
+        labels=labels,
+        num_outliers=int((labels < 0).sum()),
+        recall=encoding.recall,
+        tracklets=units.tracklets,
+        cut_tracklets=units.cut,
+    )
 
 
 def _encoding(
@@ -96,17 +118,20 @@ def _encoding(
     return encode(features, found, config.k1, config.k2, threads)
 
 
-def dbscan(encoding: Encoding, config: PseudoLabelsConfig) -> PseudoLabels:
-    """DBSCAN (Ester et al., KDD 1996) with the fixed eps of the configuration, or that of the rho rule."""
+def dbscan(encoding: Encoding, config: PseudoLabelsConfig, units: Units | None = None) -> PseudoLabels:
+    """DBSCAN (Ester et al., KDD 1996) with the fixed eps of the configuration, or that of the rho rule.
+
+    units: what the rows of `encoding` are, where these are tracklets.
+    """
     if config.eps is not None:
-        return dbscan_on_graph(encoding.within(config.eps), config.eps, config.min_samples)
+        return dbscan_on_graph(encoding.within(config.eps), config.eps, config.min_samples, units)
     # Only pairs up to the edge of the bin that holds the last of the smallest can matter, to eps and to DBSCAN.
     counts = encoding.histogram()
     pairs = encoding.num_rows * (encoding.num_rows - 1) // 2 - int(counts[0]) // 2
     reached = np.flatnonzero(counts[1:].cumsum() >= 2 * _smallest(pairs, config.rho))
     graph = encoding.within(min((int(reached[0]) + 1) / BINS, 1.0) if len(reached) else 1.0)
     eps = eps_by_rho(graph, config.rho)
-    return dbscan_on_graph(graph, eps, config.min_samples)
+    return dbscan_on_graph(graph, eps, config.min_samples, units)
 
 
 def eps_by_rho(distances: csr_array, rho: float) -> float:
@@ -130,28 +155,41 @@ def _smallest(pairs: int, rho: float) -> int:
     return min(max(round(rho * pairs), 1), pairs)
 
 
-def dbscan_on_graph(graph: csr_array, eps: float, min_samples: int) -> PseudoLabels:
-    """Labels of scikit-learn's DBSCAN. graph: symmetric (N, N), the distances up to eps or more, absent pairs 1."""
-    if eps >= 1:  # then absent pairs are near, too
-        return _labelling(np.full(graph.shape[0], 0 if graph.shape[0] >= min_samples else -1), eps)
+def dbscan_on_graph(graph: csr_array, eps: float, min_samples: int, units: Units | None = None) -> PseudoLabels:
+    """Labels of scikit-learn's DBSCAN. graph: symmetric (N, N), the distances up to eps or more, absent pairs 1.
+
+    units: where the rows are tracklets, each weighs as many rows as it has, pairs that cannot be linked are not near,
+    and a cluster that holds such a pair nevertheless is split.
+    """
+    if units is not None:
+        graph = units.linkable(graph)
     near = graph.data <= eps
     rows = np.repeat(np.arange(graph.shape[0], dtype=np.int32), np.diff(graph.indptr))[near]
     within = csr_array((graph.data[near], (rows, graph.indices[near])), shape=graph.shape)
-    within = sort_graph_by_row_values(within, copy=False, warn_when_not_sorted=False)
-    labels = DBSCAN(eps=1.0, min_samples=min_samples, metric="precomputed").fit(within).labels_
-    return _labelling(labels, eps)
+    weights = np.ones(graph.shape[0], np.int64) if units is None else units.sizes
+    if eps >= 1:  # then absent pairs are near, too
+        labels = np.full(graph.shape[0], 0 if weights.sum() >= min_samples else -1)
+    else:
+        ordered = sort_graph_by_row_values(within, copy=units is not None, warn_when_not_sorted=False)
+        model = DBSCAN(eps=1.0, min_samples=min_samples, metric="precomputed")
+        labels = model.fit(ordered, sample_weight=None if units is None else weights).labels_
+    return _labelling(labels, eps) if units is None else _split(labels, eps, within, units, min_samples)
 
 
-def hdbscan(encoding: Encoding, config: PseudoLabelsConfig) -> PseudoLabels:
+def hdbscan(encoding: Encoding, config: PseudoLabelsConfig, units: Units | None = None) -> PseudoLabels:
     """HDBSCAN (Campello et al., PAKDD 2013) of clusters of at least `min_samples` rows, as on the dense matrix.
 
     scikit-learn's takes a connected graph without zeros, `min_samples` entries to a row: distances below ZERO become
     ZERO, and some absent pairs are written down with their distance, which is 1. It keeps all distances at once.
+    units: where the rows are tracklets; `min_samples` counts these, pairs that cannot be linked have distance 1, and
+    a cluster that holds such a pair nevertheless is split.
     """
     num_rows, size = encoding.num_rows, max(config.min_samples, 2)
     if num_rows < size:
         return _labelling(np.full(num_rows, -1), float("nan"))
-    graph = encoding.within(1.0).astype(np.float64)
+    graph = encoding.within(1.0)
+    stored = graph = graph if units is None else units.linkable(graph)
+    graph = graph.astype(np.float64)
     graph.data = np.maximum(graph.data, ZERO)
     graph = (graph + ZERO * eye_array(num_rows)).tocsr()
     first = np.unique(connected_components(graph, directed=False)[1], return_index=True)[1]  # a row of each part
@@ -163,7 +201,9 @@ def hdbscan(encoding: Encoding, config: PseudoLabelsConfig) -> PseudoLabels:
     absent = (absent > 0).astype(np.float64) - (absent > 0).multiply(graph > 0).astype(np.float64)
     absent.eliminate_zeros()
     model = HDBSCAN(min_cluster_size=size, metric="precomputed", copy=False).fit((graph + absent).tocsr())
-    return _labelling(model.labels_, float("nan"))
+    if units is None:
+        return _labelling(model.labels_, float("nan"))
+    return _split(model.labels_, float("nan"), stored, units, 1)
 
 
 def advice(found: PseudoLabels, config: PseudoLabelsConfig) -> str | None:
@@ -177,12 +217,13 @@ def advice(found: PseudoLabels, config: PseudoLabelsConfig) -> str | None:
     looser = (
         f"raise {knobs} or pseudo_labels.k1, or lower min_samples" if config.method == "dbscan" else f"lower {knobs}"
     )
-    if num_rows <= config.k1:
-        return f"{num_rows} images, all neighbours of each other with pseudo_labels.k1 = {config.k1}; lower k1"
+    count, kind = (found.tracklets, "tracklets") if found.tracklets else (num_rows, "images")
+    if count <= config.k1:
+        return f"{count} {kind}, all neighbours of each other with pseudo_labels.k1 = {config.k1}; lower k1"
     if config.method == "dbscan" and config.eps is None and found.eps > 0.8:
         return (  # eps of use lie between 0.3 and 0.7
-            f"eps is {found.eps:.3f}: rho = {config.rho:g} asks for {config.rho * num_rows:.0f} near images to each, "
-            f"more than share a neighbour; lower pseudo_labels.rho, {25 / num_rows:.2g} would ask for 25"
+            f"eps is {found.eps:.3f}: rho = {config.rho:g} asks for {config.rho * count:.0f} near {kind} to each, "
+            f"more than share a neighbour; lower pseudo_labels.rho, {25 / count:.2g} would ask for 25"
         )
     if found.num_clusters == 0:
         return (
@@ -195,7 +236,15 @@ def advice(found: PseudoLabels, config: PseudoLabelsConfig) -> str | None:
     return None
 
 
-METHODS: dict[str, Callable[[Encoding, PseudoLabelsConfig], PseudoLabels]] = {"dbscan": dbscan, "hdbscan": hdbscan}
+METHODS: dict[str, Callable[[Encoding, PseudoLabelsConfig, Units | None], PseudoLabels]] = {
+    "dbscan": dbscan,
+    "hdbscan": hdbscan,
+}
+
+
+def _split(labels: np.ndarray, eps: float, graph: csr_array, units: Units, least: int) -> PseudoLabels:
+    parted, pairs = split(labels.astype(np.int64), graph, units, least)
+    return replace(_labelling(parted, eps), cannot_links_split=pairs)
 
 
 def _labelling(labels: np.ndarray, eps: float) -> PseudoLabels:

@@ -31,6 +31,9 @@ class LabellingQuality:
     nmi: float | None  # the same with the true identities
     ari: float | None  # adjusted Rand index with the true identities
     purity: float | None  # rows that bear their cluster's most frequent identity, over clustered rows
+    tracklets: int | None = None  # clustered in place of images; None, like what follows, where images were
+    cut_tracklets: int | None = None  # of them, whose halves disagree
+    cannot_links_split: int | None = None  # pairs of one camera at one time taken apart again
 
     def metrics(self) -> dict[str, float]:
         """What is a number and known, by name, for the run log; the histogram as `clusters_of_4_to_7` and so on."""
@@ -64,6 +67,9 @@ def measure(
         nmi=nmi,
         ari=ari,
         purity=purity,
+        tracklets=found.tracklets or None,
+        cut_tracklets=found.cut_tracklets if found.tracklets else None,
+        cannot_links_split=found.cannot_links_split if found.tracklets else None,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from jgcl_ray.atomic import write_bytes
-from jgcl_ray.batches import PseudoLabels
+from jgcl_ray.batches import PseudoLabels, Tracks
 from jgcl_ray.config import (
     Config,
     ContrastSchedule,
@@ -291,9 +291,11 @@ class InProcess:
     def __init__(self, config: PseudoLabelsConfig) -> None:
         self._config = config
 
-    def label(self, features: np.ndarray, cameras: np.ndarray | None = None) -> PseudoLabels:
+    def label(
+        self, features: np.ndarray, cameras: np.ndarray | None = None, tracks: Tracks | None = None
+    ) -> PseudoLabels:
         """See Clusterer."""
-        return pseudo_labels(features, self._config, cameras, torch.get_num_threads())
+        return pseudo_labels(features, self._config, cameras, torch.get_num_threads(), tracks=tracks)
 
     def pending(self) -> PseudoLabels | None:
         """See Clusterer: nothing goes on in the background."""

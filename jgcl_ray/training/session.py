@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from jgcl_ray.batches import PseudoLabels
+from jgcl_ray.batches import PseudoLabels, Tracks
 from jgcl_ray.config import Config
-from jgcl_ray.data.datasets import ReidDataset
+from jgcl_ray.data.datasets import ReidDataset, Split
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.loaders import ExtractionLoader
 from jgcl_ray.data.samplers import Shard
@@ -34,7 +34,9 @@ logger = logging.getLogger(__name__)
 class Clusterer(Protocol):
     """Who turns features into labels: the actor's client, or a plain call in the same process."""
 
-    def label(self, features: np.ndarray, cameras: np.ndarray | None = None) -> PseudoLabels:
+    def label(
+        self, features: np.ndarray, cameras: np.ndarray | None = None, tracks: Tracks | None = None
+    ) -> PseudoLabels:
         """Labels of all N rows, equal on every worker."""
         ...
 
@@ -126,7 +128,7 @@ class Session:
         features = self.features(step)
         before = None if self.labels is None else self.labels.labels
         with self.timed("labels"):
-            self.labels = self.clusterer.label(features.numpy(), cameras)
+            self.labels = self.clusterer.label(features.numpy(), cameras, tracks_of(train))
             quality = measure(self.labels, before, train.identities, cameras)
         words = advice(self.labels, self.config.pseudo_labels)
         if needed and self.labels.num_clusters == 0:
@@ -182,6 +184,11 @@ class Session:
                 )
         self.clusterer.resume(pending)
         torch.set_rng_state(state["random"])
+
+
+def tracks_of(split: Split) -> Tracks | None:
+    """What is known of the tracks of a split; None where nobody tracked."""
+    return None if split.tracklets is None else Tracks(split.tracklets, split.times, split.tracklet_spans)
 
 
 def _labels_state(labels: PseudoLabels | None) -> dict[str, Any] | None:

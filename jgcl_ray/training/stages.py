@@ -161,6 +161,7 @@ class ClusterContrast:
             epoch,
             self.schedule.batches_per_epoch,
             split.cameras if data.other_cameras_first else None,
+            None if self.config.pseudo_labels.tracklets == "off" else split.tracklets,
         )
         return share(drawn, epoch, self.session.shard)
 

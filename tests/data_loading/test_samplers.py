@@ -172,3 +172,33 @@ def test_sequential_batches():
 def test_impossible_shards(index, count):
     with pytest.raises(ValueError, match="shard"):
         Shard(index, count)
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_tracklet_gives_a_second_image_before_all_have_given_one(seed, across):
+    random = np.random.default_rng(seed)
+    labels = random_labels(seed)
+    tracklets = np.where(random.random(labels.size) < 0.1, -1, labels * 7 + random.integers(0, 5, labels.size))
+    cameras = tracklets % 3
+    alone = np.where(tracklets < 0, -1 - np.arange(labels.size), tracklets)
+    batches = identity_batches(labels, 4, 4, seed, 0, cameras=cameras if across else None, tracklets=tracklets)
+    for hand in batches.reshape(-1, 4):
+        rows = np.flatnonzero(labels == labels[hand[0]])
+        assert (labels[hand] == labels[hand[0]]).all()
+        distinct = np.unique(alone[rows]).size
+        assert np.unique(alone[hand]).size == min(distinct, 4)
+        assert np.unique(hand).size == min(rows.size, 4)
+        if across:
+            others = np.unique(alone[rows[cameras[rows] != cameras[hand[0]]]]).size
+            assert (cameras[hand[1:]] != cameras[hand[0]]).sum() >= min(others, 3)
+
+
+def test_without_tracklets_the_same_rows_are_drawn_as_before():
+    labels = np.arange(40) // 8
+    cameras = np.arange(40) % 3
+    for given in (None, cameras):
+        plain = identity_batches(labels, 2, 4, 1, 0, cameras=given)
+        assert (plain == identity_batches(labels, 2, 4, 1, 0, None, given, None)).all()
+    single = identity_batches(labels, 2, 4, 1, 0, cameras=cameras, tracklets=np.full(40, -1))
+    assert (single == identity_batches(labels, 2, 4, 1, 0, cameras=cameras)).all()

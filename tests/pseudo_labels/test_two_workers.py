@@ -32,11 +32,13 @@ def work(index: int, join: Callable[[], None], folder: str) -> None:
         np.testing.assert_array_equal(found.labels, expected.labels)
         assert (found.num_clusters, found.num_outliers) == (expected.num_clusters, expected.num_outliers)
     weights = np.array([0.5, 0, 1], np.float32)
-    found = _spread(PseudoLabels(np.array([1, -1, 0]), float("nan"), 2, 1, 0.99, weights) if rank() == 0 else None, 3)
+    mine = PseudoLabels(np.array([1, -1, 0]), float("nan"), 2, 1, 0.99, weights, 3, 2, 1)
+    found = _spread(mine if rank() == 0 else None, 3)
     np.testing.assert_array_equal(found.labels, [1, -1, 0])
     np.testing.assert_array_equal(found.weights, weights)
     assert np.isnan(found.eps)
     assert found.recall == 0.99
+    assert (found.tracklets, found.cut_tracklets, found.cannot_links_split) == (3, 2, 1)
     (Path(folder) / f"done_{index}").touch()
 
 
