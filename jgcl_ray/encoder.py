@@ -31,9 +31,9 @@ from safetensors.torch import load_file, save
 
 from jgcl_ray.camera_means import Camera, CameraMeans
 from jgcl_ray.config import Config, EncoderConfig
-from jgcl_ray.data.image_files import UNREADABLE, Resampling, as_rgb, read_rgb, resize
 from jgcl_ray.data.transforms import normalise_images
 from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import Resampling, UnreadableImage, as_rgb, read_rgb, resize
 from jgcl_ray.models import official
 from jgcl_ray.models.backbone import State
 from jgcl_ray.models.backbones import BACKBONES, backbone_of
@@ -203,7 +203,7 @@ class Encoder:
                 return resize(as_rgb(image), self.height, self.width, self.resampling)
             encoded = io.BytesIO(image) if isinstance(image, bytes) else Path(image)
             return read_rgb(encoded, self.height, self.width, self.resampling)
-        except UNREADABLE as error:
+        except UnreadableImage as error:
             name = str(image) if isinstance(image, str | Path) else f"image {row}"
             name += f" ({len(image)} bytes)" if isinstance(image, bytes) else ""
             raise UserError(f"{name}: cannot be read as an image ({error}); restore it or leave it out") from None

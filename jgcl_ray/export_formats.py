@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from jgcl_ray.atomic import replacing
-from jgcl_ray.data.image_files import IMAGENET_MEAN, IMAGENET_STD
 from jgcl_ray.encoder import METADATA, Encoder
 from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import IMAGENET_MEAN, IMAGENET_STD
 from jgcl_ray.models.encoder import IdentityEncoder
 
 TOLERANCE = 1e-4  # on entries of unit vectors

@@ -23,6 +23,7 @@ import yaml
 from jgcl_ray.atomic import one_at_a_time, write_json
 from jgcl_ray.config import Config
 from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import UnreadableImage, read_image
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -222,14 +223,14 @@ class _Link:
         return len(metrics)
 
     def _send_pictures(self) -> int:
-        from PIL import Image
-
         before = len(self._pictures)
         for path in sorted((self._folder / PICTURES).glob("*_*.png")):
             name, _, step = path.stem.rpartition("_")
             if step.isdigit() and (name, int(step)) not in self._pictures:
-                with Image.open(path) as image:
-                    self._client.log_image(self.run_id, image, key=name, step=int(step))
+                try:
+                    self._client.log_image(self.run_id, read_image(path).rgb, key=name, step=int(step))
+                except UnreadableImage as error:
+                    logging.getLogger(__name__).warning("%s cannot be read (%s) and is not sent", path, error)
                 self._pictures.add((name, int(step)))
         return len(self._pictures) - before
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import UnidentifiedImageError
 
 from jgcl_ray.data.datasets.reid_dataset import ReidDataset, Split
-from jgcl_ray.data.image_files import UNREADABLE, verify
 from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import UnreadableImage, verify
 
 CHUNK = 64  # images a thread takes at a time
 NAMED_AT_MOST = 100  # in a message; the rest is counted
@@ -80,10 +79,6 @@ def _without(split: Split, broken: Sequence[BrokenImage], name: str) -> Split:
 def _what_is_wrong(path: Path) -> str | None:
     try:
         verify(path)
-    except FileNotFoundError:
-        return "no such file"
-    except UnidentifiedImageError:
-        return "an empty file" if path.stat().st_size == 0 else "not an image"
-    except UNREADABLE as error:
-        return str(error) or type(error).__name__
+    except UnreadableImage as error:
+        return str(error)
     return None

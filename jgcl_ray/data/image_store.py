@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from jgcl_ray.data.datasets.reid_dataset import Split
-from jgcl_ray.data.image_files import UNREADABLE, read_rgb
 from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import UnreadableImage, read_rgb
 
 SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps memory that processes share
 
@@ -41,7 +41,7 @@ class ImageStore:
         path = self.split.path(row)
         try:
             return read_rgb(path, self.height, self.width)
-        except UNREADABLE as error:
+        except UnreadableImage as error:
             raise UserError(
                 f"{path}: cannot be read ({error}); restore it, or start again with data.on_bad_image=skip"
             ) from None

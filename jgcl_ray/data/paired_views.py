@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from jgcl_ray.batches import NOVEL_VIEWS, PairedBatch
-from jgcl_ray.data.image_files import resize
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.samplers import VIEW, Draw
 from jgcl_ray.data.transforms import normalise_images, normalise_meshes
+from jgcl_ray.image_files import resize
 from jgcl_ray.meshes.projections import ProjectionSource
 
 OFFICIAL_VIEWS = NOVEL_VIEWS[:-1]  # the authors' implementation never draws 315

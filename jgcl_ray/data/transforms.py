@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from jgcl_ray.data.image_files import IMAGENET_MEAN, IMAGENET_STD, MEAN_COLOUR
+from jgcl_ray.image_files import IMAGENET_MEAN, IMAGENET_STD, MEAN_COLOUR
 
 # Zhong et al., "Random Erasing Data Augmentation", AAAI 2020 (arXiv 1708.04896): share of the area, aspect.
 ERASED_AREA = (0.02, 0.4)

@@ -19,6 +19,7 @@ from torch.nn import functional
 from jgcl_ray.estimator_training import cutouts
 from jgcl_ray.estimator_training.cutouts import Cutouts
 from jgcl_ray.estimator_training.skeleton import SWAPPED
+from jgcl_ray.image_files import read_image
 from jgcl_ray.meshes.estimator_network import HEIGHT, WIDTH
 from jgcl_ray.meshes.walking_pose import mirrored
 
@@ -268,4 +269,4 @@ def _compressed(picture: Tensor, quality: int) -> Tensor:
     file = io.BytesIO()
     pixels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, "JPEG", quality=quality)
-    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(read_image(file).rgb)).permute(2, 0, 1).float() / 255

@@ -11,7 +11,6 @@ import numpy as np
 from jgcl_ray.atomic import write_bytes, write_json
 from jgcl_ray.config import PseudoLabelsConfig
 from jgcl_ray.data.datasets import Split
-from jgcl_ray.data.image_files import UNREADABLE, read_rgb
 from jgcl_ray.data.transforms import normalise_images
 from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation.activations import similarity_maps
@@ -22,6 +21,7 @@ from jgcl_ray.evaluation.embedder import Embedder
 from jgcl_ray.evaluation.page import CLUSTERS_TITLE, Picture, render_page
 from jgcl_ray.evaluation.plots import accuracy_plot, embedding_map
 from jgcl_ray.evaluation.sheets import NEUTRAL, RIGHT, WRONG, Row, Tile, draw_sheet, overlaid
+from jgcl_ray.image_files import UnreadableImage, read_rgb
 from jgcl_ray.mlflow_mirror import ARTIFACTS, CARD, Mirror, RunCard, TrackingUnavailableError
 
 QUERIES = {"best": 7, "median": 6, "worst": 7}  # whose rankings are shown
@@ -228,7 +228,7 @@ def _alike(found: Assessment, encoder: Embedder, kind: str, queries: list[int], 
 def _photo(split: Split, row: int, size: tuple[int, int]) -> np.ndarray:
     try:
         return read_rgb(split.path(row), *size)
-    except UNREADABLE as error:
+    except UnreadableImage as error:
         raise UserError(f"{split.path(row)}: cannot be read ({error}); restore it and start again") from None
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from jgcl_ray.atomic import replacing, write_bytes, write_json
 from jgcl_ray.contact_sheet import Tile, contact_sheet
 from jgcl_ray.data.datasets.reid_dataset import natural_order
+from jgcl_ray.errors import UserError
 from jgcl_ray.footage.job import STATE
+from jgcl_ray.image_files import UnreadableImage, read_image
 
 TRACKS = (
     "file",
@@ -117,7 +118,10 @@ def _tile(out: Path, row: Mapping[str, Any]) -> Tile | None:
     path = out / row["file"]
     if not path.is_file():  # the user has thrown it away
         return None
-    with Image.open(path) as image:
-        return Tile(
-            image.convert("RGB"), f"{row['camera']}/{row['track']}\n{row['time']:.1f} s  q {row['quality']:.2f}"
-        )  # fmt: skip
+    told = f"{row['camera']}/{row['track']}\n{row['time']:.1f} s  q {row['quality']:.2f}"
+    try:
+        return Tile(read_image(path).rgb, told)
+    except UnreadableImage as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); delete it, or its camera's folder to cut it anew"
+        ) from None

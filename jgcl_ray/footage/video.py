@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from jgcl_ray.data.datasets.reid_dataset import is_image, natural_order, visible
-from jgcl_ray.data.image_files import UNREADABLE, as_rgb
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.tracks import Footage
+from jgcl_ray.image_files import UnreadableImage, image_size, read_image
 
 DEFAULT_RATE = 25.0  # frames a second of a folder, where nothing says how many
 INSTALL = "pip install 'jgcl_ray[footage]' (opencv-python-headless)"
@@ -75,7 +74,7 @@ class FrameFolder:
             raise UserError(f"--frames {folder}: holds no image{inner}")
         self.folder, self.names = folder, sorted(names, key=natural_order)
         self.rate = rate or DEFAULT_RATE
-        width, height = _first_size(folder, self.names)
+        height, width = _first_size(folder, self.names)
         found = [re.search(r"(\d+)$", Path(name).stem) for name in self.names]
         numbers = tuple(int(match[1]) for match in found if match)
         ordered = len(numbers) == len(self.names) and all(np.diff(numbers) > 0)
@@ -87,9 +86,8 @@ class FrameFolder:
             path = self.folder / self.names[number - 1]
             reading.read = number
             try:
-                with Image.open(path) as image:
-                    pixels = np.asarray(as_rgb(image))
-            except UNREADABLE:
+                pixels = np.asarray(read_image(path).rgb)
+            except UnreadableImage:
                 reading.damaged.append(number)
                 continue
             if pixels.shape[1::-1] != size:
@@ -102,9 +100,8 @@ class FrameFolder:
 def _first_size(folder: Path, names: Sequence[str]) -> tuple[int, int]:
     for name in names[:100]:
         try:
-            with Image.open(folder / name) as image:
-                return image.size
-        except UNREADABLE:
+            return image_size(folder / name)
+        except UnreadableImage:
             continue
     raise UserError(f"--frames {folder}: none of its first {min(len(names), 100)} images can be read")
 

@@ -18,10 +18,10 @@ from jgcl_ray.cache import cache_folder
 from jgcl_ray.config import Config, MeshesConfig
 from jgcl_ray.data.datasets.image_tree import image_tree
 from jgcl_ray.data.datasets.reid_dataset import UNKNOWN_CAMERA, Split
-from jgcl_ray.data.image_files import resize
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.transforms import normalise_images, normalise_meshes
 from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import resize
 from jgcl_ray.meshes.estimated_bodies import ensure_estimated, made_from
 from jgcl_ray.meshes.estimator import WEIGHTS
 from jgcl_ray.meshes.projection_folders import SplitName, png_name, view_folder

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from jgcl_ray.data.image_files import resize
 from jgcl_ray.data.transforms import normalise_images, normalise_meshes
 from jgcl_ray.errors import UserError
 from jgcl_ray.generation.people import People
 from jgcl_ray.generation.similarity import frechet_distance, psnr, ssim
 from jgcl_ray.generation.view_generator import ViewGenerator
+from jgcl_ray.image_files import resize
 from jgcl_ray.meshes.shading import BACKGROUND_GREY
 
 BATCH = 16

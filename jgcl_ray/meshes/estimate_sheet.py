@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from jgcl_ray.contact_sheet import Tile, contact_sheet
+from jgcl_ray.image_files import read_rgb
 from jgcl_ray.meshes.body_parameters import read_body_parameters
 from jgcl_ray.meshes.drawing import ParameterProjections
 
@@ -25,8 +26,7 @@ def estimate_sheet(images: Path, parameters: Path, smpl: Path | None = None, cou
     drawn = ParameterProjections(parameters, smpl, chosen, HEIGHT, WIDTH, light=smpl is None)
     tiles: list[Tile | None] = []
     for row, name in enumerate(chosen):
-        with Image.open(images / name) as image:
-            photo = image.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+        photo = Image.fromarray(read_rgb(images / name, HEIGHT, WIDTH))
         said = f"{name}\n±{deviation[name]:.0f}°" if name in deviation else name
         tiles.append(Tile(photo, said))
         tiles += [Tile(Image.fromarray(drawn.load(row, view)).convert("RGB"), f"{view}°") for view in SHOWN]

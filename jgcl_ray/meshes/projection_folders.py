@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from jgcl_ray.batches import NOVEL_VIEWS
 from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import UnreadableImage, image_size, read_grey
 
 VIEWS: tuple[int, ...] = (0, *NOVEL_VIEWS)
 SplitName = Literal["train", "test"]
@@ -53,12 +53,9 @@ class FolderProjections:
         """See ProjectionSource."""
         path = self._path(row, VIEWS.index(view))
         try:
-            with Image.open(path) as picture:
-                if picture.mode.startswith(("I", "F")):
-                    raise UserError(f"{path} has more than 8 bits a pixel: convert it to 8-bit grey")
-                grey = np.asarray(picture.convert("L"))
-        except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow's word for a broken PNG
-            raise UserError(f"{path} cannot be read as a picture: {error}; draw or unpack it again") from error
+            grey = read_grey(path)
+        except UnreadableImage as error:
+            raise UserError(f"{path} cannot be read as a picture: {error}; draw or unpack it again") from None
         if grey.shape != tuple(self._sizes[row]):
             raise UserError(f"{path} is {_size(grey.shape)} now and was {_size(self._sizes[row])}: draw it again")
         return grey
@@ -153,10 +150,11 @@ def _picture_size(path: Path) -> tuple[int, int]:
             width, height = struct.unpack(">II", head[16:24])
             if width and height:
                 return height, width
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"{path} cannot be read as a picture: {error}; draw or unpack it again") from error
+        return image_size(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; draw or unpack it again") from None
+    except UnreadableImage as error:
+        raise UserError(f"{path} cannot be read as a picture: {error}; draw or unpack it again") from None
 
 
 def _size(size: Iterable[int]) -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
 from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import UnreadableImage, read_image, resize
 from jgcl_ray.meshes.body_parameters import BodyParameters
 from jgcl_ray.models.resnet import ARCHITECTURES, ResNet
 from jgcl_ray.models.weights import complete_batch_norm, load_state, read_state
@@ -110,13 +110,12 @@ class SpinEstimator:
 def _read(path: Path) -> tuple[Tensor, tuple[int, int]]:
     """The image in the middle of a square as wide as its longer side, normalised; its height and width in pixels."""
     try:
-        with Image.open(path) as image:
-            size = (image.height, image.width)
-            scale = SIDE / max(size)
-            fitted = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-            small = np.asarray(image.convert("RGB").resize(fitted, Image.Resampling.BICUBIC))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}): mend or remove it") from None
+        whole = read_image(path)
+    except UnreadableImage as error:
+        raise UserError(f"{path} cannot be read as an image ({error}): restore or remove it") from None
+    size = (whole.height, whole.width)
+    scale = SIDE / max(size)
+    small = resize(whole.rgb, max(1, round(whole.height * scale)), max(1, round(whole.width * scale)))
     pixels = (torch.from_numpy(small.copy()).float() / 255 - _MEAN) / _STD
     square = torch.zeros(3, SIDE, SIDE)
     top, left = (SIDE - pixels.shape[0]) // 2, (SIDE - pixels.shape[1]) // 2

@@ -10,9 +10,9 @@ from PIL import Image
 
 from jgcl_ray.atomic import replacing
 from jgcl_ray.contact_sheet import Tile, contact_sheet
-from jgcl_ray.data.image_files import UNREADABLE, as_rgb
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import UnreadableImage, read_image
 from jgcl_ray.retrieval.index import GalleryIndex
 
 COLUMNS, TILE_WIDTH = 10, 140  # answers in a row of the sheet, pixels
@@ -85,7 +85,6 @@ def _name(path: str, with_folder: bool) -> str:
 
 def _opened(path: str) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return as_rgb(image)
-    except UNREADABLE:
+        return read_image(Path(path)).rgb
+    except UnreadableImage:
         return Image.new("RGB", (64, 128), "lightgrey")  # the file has gone since it was put into the index

@@ -10,9 +10,9 @@ import numpy as np
 
 from jgcl_ray.camera_means import CameraMeans
 from jgcl_ray.data.datasets.image_tree import image_tree
-from jgcl_ray.data.image_files import UNREADABLE, verify
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import UnreadableImage, verify
 from jgcl_ray.retrieval.index import Card, GalleryIndex, Kind
 
 logger = logging.getLogger(__name__)
@@ -126,6 +126,6 @@ def _images_at(place: Path) -> Iterator[str]:
 def _decodes(path: str) -> bool:
     try:
         verify(Path(path))
-    except UNREADABLE:
+    except UnreadableImage:
         return False
     return True

@@ -11,8 +11,8 @@ from jgcl_ray.config import DataConfig
 from jgcl_ray.data.datasets import open_dataset
 from jgcl_ray.data.datasets.reid_dataset import NamedImage, ReidDataset, labelled_split
 from jgcl_ray.data.image_check import check_images, find_broken
-from jgcl_ray.data.image_files import MEAN_COLOUR, UNREADABLE, read_rgb, verify
 from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import MEAN_COLOUR, UnreadableImage, read_rgb, verify
 
 FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WEBP"}
 
@@ -105,7 +105,7 @@ def test_cut_off_files_do_not_verify(tmp_path, suffix, kept):
     path.write_bytes(whole)
     verify(path)
     path.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
-    with pytest.raises(UNREADABLE):
+    with pytest.raises(UnreadableImage):
         verify(path)
 
 

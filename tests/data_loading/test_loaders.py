@@ -11,7 +11,6 @@ from jgcl_ray.batches import NOVEL_VIEWS, ImageBatch, PairedBatch
 from jgcl_ray.config import DataConfig
 from jgcl_ray.data import image_store
 from jgcl_ray.data.datasets import open_dataset
-from jgcl_ray.data.image_files import read_rgb
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.images import Images
 from jgcl_ray.data.loaders import ExtractionLoader, Loader, open_images, paired_loader, warm_up_loader
@@ -19,6 +18,7 @@ from jgcl_ray.data.paired_views import PairedViews
 from jgcl_ray.data.samplers import Draw, Shard, identity_batches, share, shuffled_batches
 from jgcl_ray.data.transforms import Augmentation, denormalise_images
 from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import read_rgb
 
 ROWS, HEIGHT, WIDTH = 24, 32, 16
 PROCESSES = [0, 2]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from jgcl_ray.data.image_files import MEAN_COLOUR
 from jgcl_ray.data.transforms import Augmentation, denormalise_images, normalise_images, normalise_meshes
+from jgcl_ray.image_files import MEAN_COLOUR
 
 
 def noise(height: int = 64, width: int = 32, seed: int = 0) -> np.ndarray:

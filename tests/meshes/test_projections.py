@@ -137,7 +137,7 @@ def test_what_breaks_after_the_check_is_named_too(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"{path} is 10 x 10 now and was 64 x 32"):
         source.load(0, 45)
     Image.fromarray(np.zeros((64, 32), np.uint16)).save(path)
-    with pytest.raises(UserError, match=f"{path} has more than 8 bits"):
+    with pytest.raises(UserError, match=f"{path} cannot be read as a picture: more than 8 bits"):
         source.load(0, 45)
 
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from jgcl_ray.config import EncoderConfig
-from jgcl_ray.data.image_files import IMAGENET_MEAN, IMAGENET_STD
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import IMAGENET_MEAN, IMAGENET_STD
 from jgcl_ray.models.efficientnet import STAGES, EfficientNetLite0, PaddedConv, from_tensorflow_names
 from jgcl_ray.models.weights import build_encoder, load_state, read_state
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from PIL import Image
 from tracked_runs import config_of, run_named
 
-from jgcl_ray.data.image_files import read_rgb
 from jgcl_ray.data.transforms import normalise_images
+from jgcl_ray.image_files import read_rgb
 from jgcl_ray.mlflow_mirror import quiet_mlflow
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.weights import save_weights

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from jgcl_ray.batches import NOVEL_VIEWS
+from jgcl_ray.image_files import read_image
 from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, view_folder
 
 _TILE = (64, 128)  # width, height in pixels
@@ -24,13 +25,13 @@ def contact_sheet(root: Path, identities: int = 8, images: int = 8, turned: int 
     # Neighbours in number are often look-alikes: show them side by side.
     for chosen in np.unique(identity[in_train])[:identities]:
         of_person = np.flatnonzero(in_train & (identity == chosen))[:images]
-        rows.append([_tile(Image.open(root / names[row])) for row in of_person])
+        rows.append([_tile(read_image(root / names[row]).rgb) for row in of_person])
     for shown, row in list(enumerate(photo_rows))[:: max(1, len(photo_rows) // max(turned, 1))][:turned]:
         split: SplitName = "train" if in_train[row] else "test"
         png = Path(names[row]).with_suffix(".png").name
-        meshes = [Image.open(view_folder(root / "meshes", split, view) / png) for view in VIEWS]
+        meshes = [read_image(view_folder(root / "meshes", split, view) / png).rgb for view in VIEWS]
         rows.append([_tile(mesh) for mesh in meshes])
-        rows.append([_tile(Image.open(root / names[row]))] + [_tile(Image.fromarray(p)) for p in photos[shown]])
+        rows.append([_tile(read_image(root / names[row]).rgb)] + [_tile(Image.fromarray(p)) for p in photos[shown]])
     columns = max(images, len(NOVEL_VIEWS) + 1)
     size = (columns * (_TILE[0] + _GAP) + _GAP, len(rows) * (_TILE[1] + _GAP) + _GAP)
     sheet = Image.new("RGB", size, "white")
@@ -41,4 +42,4 @@ def contact_sheet(root: Path, identities: int = 8, images: int = 8, turned: int 
 
 
 def _tile(picture: Image.Image) -> Image.Image:
-    return picture.convert("RGB").resize(_TILE, Image.Resampling.BICUBIC)
+    return picture.resize(_TILE, Image.Resampling.BICUBIC)

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
 from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import UnreadableImage, read_image, resize
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.body_parameters import BodyParameters
 from jgcl_ray.meshes.estimator_network import HEIGHT, WIDTH, EstimatorNetwork, Standing, circular_deviation
@@ -154,10 +154,7 @@ def _existing(weights: Path) -> Path:
 def _read(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
     """An image for the network, (HEIGHT, WIDTH, 3) uint8, and its height and width in pixels."""
     try:
-        with Image.open(path) as image:
-            size = (image.height, image.width)
-            image.draft("RGB", (WIDTH, HEIGHT))
-            small = image.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}): mend or remove it") from None
-    return np.asarray(small), size
+        whole = read_image(path, (HEIGHT, WIDTH))
+    except UnreadableImage as error:
+        raise UserError(f"{path} cannot be read as an image ({error}): restore or remove it") from None
+    return resize(whole.rgb, HEIGHT, WIDTH), (whole.height, whole.width)
