@@ -22,6 +22,7 @@ COMMANDS = {
     "estimator": ("jgcl_ray.meshes.estimator", "Estimate the bodies of people on images, or train the estimator."),
     "projections": ("jgcl_ray.meshes.projections", "Render the mesh projections of given body parameters."),
     "config": ("jgcl_ray.config", "Print every field of the configuration with its default and a sentence."),
+    "doctor": ("jgcl_ray.doctor", "Print versions, GPU, caches, room, and what is missing for what."),
     "run_log": ("jgcl_ray.run_log", "Send to MLflow what it lacks of a run."),
 }
 
