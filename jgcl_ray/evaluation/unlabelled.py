@@ -1,12 +1,18 @@
 """How good an encoder is, by images that nobody labelled: no identity and no pseudo label enters.
 
-Letters: N images, M of them disturbed, D width of the embedding.
+Letters: N images, M of them disturbed, D width of the embedding, T tracklets.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
+from jgcl_ray.batches import Tracks
+from jgcl_ray.evaluation.evaluator import Scores
+from jgcl_ray.evaluation.ranking import rank
+
+QUERIES = 5000  # tracklets that are searched for, evenly spread where there are more
 SHIFT, GAIN, LIGHT, COVERED = (
     1 / 12,
     0.25,
@@ -14,6 +20,36 @@ SHIFT, GAIN, LIGHT, COVERED = (
     (0.15, 0.4),
 )  # shares of height and width, of the colours, of the sides
 GREY = 114
+
+
+def tracklet_ends(tracks: Tracks | None) -> np.ndarray | None:
+    """Row of the first and of the last image of each tracklet of two images or more, (T, 2) int64.
+
+    In the order of time, and of the rows where times are equal or unknown. None where fewer than two tracklets are.
+    """
+    if tracks is None:
+        return None
+    times = np.zeros(len(tracks.tracklets)) if tracks.times is None else tracks.times
+    order = np.lexsort((times, tracks.tracklets))
+    order = order[tracks.tracklets[order] >= 0]
+    first = np.flatnonzero(np.diff(tracks.tracklets[order], prepend=-1))
+    last = np.append(first[1:], len(order)) - 1
+    long = last > first
+    return np.stack([order[first[long]], order[last[long]]], axis=1) if long.sum() > 1 else None
+
+
+def split_half(features: torch.Tensor, ends: np.ndarray) -> Scores:
+    """How well tracklets are found again: the first image of each, among the last images of all.
+
+    features (N, D) normalised, on the CPU; ends (T, 2) as `tracklet_ends` gives them. mAP is the mean reciprocal
+    rank: one image is right. Single images, not the means of the halves: these are found so easily that no encoder
+    stands out (benchmarks/README.md). No label enters, but the images are those that the encoder learns from.
+    """
+    asked = np.unique(np.linspace(0, len(ends) - 1, min(QUERIES, len(ends))).round().astype(np.int64))
+    found, names = features.numpy(), np.arange(len(ends))
+    cameras = np.zeros(len(asked), np.int64), np.ones(len(ends), np.int64)  # no camera's images are left out
+    result = rank(found[ends[asked, 0]], found[ends[:, 1]], names[asked] + 1, names + 1, *cameras)
+    return Scores(result.mAP, float(result.cmc[0]), result.mINP, result.queries)
 
 
 def disturbed(image: np.ndarray, random: np.random.Generator) -> np.ndarray:

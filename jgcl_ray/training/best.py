@@ -29,14 +29,17 @@ class Best:
         return True
 
 
-def chooser(config: Config, has_validation_list: bool) -> str | None:
-    """Name of the score that chooses the best checkpoint; None, without labels: the last one is taken.
+def chooser(config: Config, has_validation_list: bool, has_tracklets: bool = False) -> str | None:
+    """Name of the score that chooses the best checkpoint; None, without labels and tracklets: the last one is taken.
 
-    No score without labels that was tried follows the truth well enough (benchmarks/bm_validation.py).
+    has_tracklets: that can be found again (evaluation.unlabelled.split_half). No score without either that was tried
+    follows the truth well enough (benchmarks/bm_validation.py).
     """
     if config.eval.select_on == "test":
         return "mAP"
-    return "validation_mAP" if has_validation_list else None
+    if has_validation_list:
+        return "validation_mAP"
+    return "validation_tracklets_mAP" if has_tracklets else None
 
 
 def starts_trained(config: Config, stage: int) -> bool:

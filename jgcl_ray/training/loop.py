@@ -24,12 +24,13 @@ from jgcl_ray.data.loaders import ExtractionLoader, open_images
 from jgcl_ray.distributed import mean_over_workers, rank, sum_over_workers, world_size
 from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation.evaluator import Scores, evaluate, validate
+from jgcl_ray.evaluation.unlabelled import split_half, tracklet_ends
 from jgcl_ray.mlflow_mirror import without_secrets
 from jgcl_ray.run_log import NullRunLog
 from jgcl_ray.training.best import Best, chooser, starts_trained
 from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved, checkpoint_name, load_networks, load_saved
 from jgcl_ray.training.precision import autocast
-from jgcl_ray.training.session import Session
+from jgcl_ray.training.session import Session, tracks_of
 from jgcl_ray.training.stages import Stage, build_stage
 from jgcl_ray.training.step import NonFiniteLossError
 from jgcl_ray.training.vital_signs import VitalSigns
@@ -77,7 +78,8 @@ class Loop:
         self.signs = VitalSigns(session)
         self.position = Position()
         self.scores: dict[str, float] = {}  # of the last evaluation
-        self.best = Best(chooser(self.config, session.data.dataset.validation is not None))
+        self.ends = tracklet_ends(tracks_of(session.data.dataset.train))
+        self.best = Best(chooser(self.config, session.data.dataset.validation is not None, self.ends is not None))
         self._memory: Mapping[str, Any] | None = None  # of the stage that is resumed
         self._resumed: Path | None = None  # the checkpoint
         self._closed = time.perf_counter()  # when the epoch before was recorded
@@ -230,6 +232,8 @@ class Loop:
             numbers |= metrics_of(
                 validate(self.session.features(step)[rows_of(own, train)], labels, own.cameras), "validation_"
             )
+        if self.ends is not None:
+            numbers |= split_half(self.session.features(step), self.ends).metrics("validation_tracklets_")
         if self.session.labels is not None:
             numbers |= metrics_of(
                 validate(self.session.features(step), self.session.labels, train.cameras), "label_agreement_"

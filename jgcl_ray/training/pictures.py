@@ -41,7 +41,10 @@ LOSS_PANELS = {  # by how names of config.losses begin
     "discriminator": ("discriminator_",),
     "generator": ("generator_total",),
 }
-ACCURACY = ("mAP", "rank-1", "mINP", "validation_mAP", "validation_rank-1", "label_agreement_mAP")
+ACCURACY = (
+    *("mAP", "rank-1", "mINP", "validation_mAP", "validation_rank-1", "validation_tracklets_mAP"),
+    "label_agreement_mAP",
+)
 MOST_POINTS = 200  # of a curve in one stage; more are averaged over neighbours
 PANEL_SIZE = (4.6, 2.9)  # inches, at 100 dots
 

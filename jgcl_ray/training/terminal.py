@@ -84,6 +84,8 @@ def last_line(folder: Path, outcome: Outcome) -> str:
         words.append(f"{known['single_camera_share']:.0%} of the clusters seen by one camera alone")
     if "validation_mAP" in known:
         words.append(f"validation mAP {known['validation_mAP']:.3f}")
+    if "validation_tracklets_mAP" in known:
+        words.append(f"tracklets found again {known['validation_tracklets_mAP']:.3f}")
     if "label_agreement_mAP" in known:
         words.append(f"agreement with the labels {known['label_agreement_mAP']:.3f} (no evidence of quality)")
     return "; ".join(words)

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from jgcl_ray.evaluation.unlabelled import disturbed, effective_rank, neighbour_stability, recognition
+from jgcl_ray.batches import Tracks
+from jgcl_ray.evaluation.unlabelled import (
+    disturbed,
+    effective_rank,
+    neighbour_stability,
+    recognition,
+    split_half,
+    tracklet_ends,
+)
 
 
 def normalised(features: np.ndarray) -> np.ndarray:
@@ -81,3 +90,31 @@ def test_disturbed_images_differ_by_the_draw_alone() -> None:
     assert (image[0] == 100).all()
     covered = (other == 114).all(2).mean()
     assert 0.01 < covered < 0.2
+
+
+def test_ends_are_the_first_and_last_moment_of_tracklets_of_two_images_or_more() -> None:
+    tracklets = np.array([7, 3, 7, -1, 3, 7, 9, -1])
+    times = np.array([2.0, 5.0, 1.0, 0.0, 4.0, 3.0, 0.0, 9.0])
+    ends = tracklet_ends(Tracks(tracklets, times))
+    assert ends is not None and ends.tolist() == [[4, 1], [2, 5]]
+    untimed = tracklet_ends(Tracks(tracklets))
+    assert untimed is not None and untimed.tolist() == [[1, 4], [0, 5]]
+    assert tracklet_ends(Tracks(np.array([1, 1, 2, -1]))) is None and tracklet_ends(None) is None
+
+
+def test_tracklets_are_found_as_by_a_literal_version_and_no_better_by_a_collapsed_encoder() -> None:
+    random = np.random.default_rng(2)
+    walks = np.repeat(random.standard_normal((40, 12)), 3, axis=0)
+    ends = tracklet_ends(Tracks(np.repeat(np.arange(40), 3)))
+    assert ends is not None
+    scores = []
+    for noise in (0.2, 1.5):
+        features = normalised(walks + noise * random.standard_normal(walks.shape)).astype(np.float32)
+        similarity = features[ends[:, 0]] @ features[ends[:, 1]].T
+        ranks = 1 + (similarity > np.diag(similarity)[:, None]).sum(1)
+        found = split_half(torch.from_numpy(features), ends)
+        assert (found.mAP, found.rank1) == pytest.approx(((1 / ranks).mean(), (ranks == 1).mean()))
+        scores.append(found.mAP)
+    assert scores[0] > 0.95 > 0.5 > scores[1]
+    noise = normalised(random.standard_normal(walks.shape)).astype(np.float32)
+    assert split_half(torch.from_numpy(noise), ends).mAP < 0.25

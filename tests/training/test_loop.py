@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,6 +110,21 @@ def test_cluster_contrast_in_place_of_the_joint_stage(
     monkeypatch.undo()
     assert not start(configured(walkers, tmp_path / "halves", *settings)).interrupted
     assert records(tmp_path / "halves" / "walkers") == records(folder)
+
+
+def test_tracklets_are_labelled_together_and_choose_the_best(walkers: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(walkers, tmp_path / "tracked")
+    names = sorted(path.name for path in (root / "bounding_box_train").glob("*.jpg"))
+    visits = sorted({name[:7] for name in names})  # identity and camera
+    rows = [f"bounding_box_train/{name},{visits.index(name[:7])},{place}" for place, name in enumerate(names)]
+    (root / "tracks.csv").write_text("\n".join(["name,tracklet,time", *rows]) + "\n")
+    settings = ["run.stages=[warmup]", "warmup.epochs=2", "pseudo_labels.k1=3"]
+    start(configured(root, tmp_path, *settings))
+    lines = records(tmp_path / "walkers")
+    assert [line["tracklets"] for line in lines if "tracklets" in line] == [len(visits)] * 2
+    scored = {line["step"]: line["validation_tracklets_mAP"] for line in lines if "validation_tracklets_mAP" in line}
+    best = (tmp_path / "walkers" / "checkpoints" / "best").resolve().name
+    assert int(best[4:11]) == max(scored, key=scored.get) and len(scored) == 2
 
 
 @pytest.mark.parametrize("stop_at", [pytest.param(step, marks=pytest.mark.slow) for step in (1, 4)] + [8])
