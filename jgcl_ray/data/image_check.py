@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from jgcl_ray.data.datasets.reid_dataset import ReidDataset, Split
+from jgcl_ray.data.datasets.image_tree import file_tree
+from jgcl_ray.data.datasets.reid_dataset import NO_DATA, ReidDataset, Split, is_image
 from jgcl_ray.errors import UserError
 from jgcl_ray.image_files import UnreadableImage, verify
 
@@ -45,6 +46,7 @@ def check_images(dataset: ReidDataset, on_bad_image: Literal["error", "skip"]) -
     """
     broken = {name: find_broken(split) for name, split in dataset.splits.items() if name != "validation"}
     everything = [image for images in broken.values() for image in images]
+    _check_links(dataset, on_bad_image)
     if not everything:
         return dataset
     total = sum(len(dataset.splits[name]) for name in broken)
@@ -59,8 +61,27 @@ def check_images(dataset: ReidDataset, on_bad_image: Literal["error", "skip"]) -
     if validation is not None:  # its rows are train's
         validation = validation.take(np.isin(np.array(validation.paths), np.array(whole["train"].paths)))
     return replace(
-        dataset, train=whole["train"], query=whole.get("query"), gallery=whole.get("gallery"), validation=validation
+        dataset,
+        train=whole["train"],
+        query=whole.get("query"),
+        gallery=whole.get("gallery"),
+        validation=validation,
+        left_out={name: len(images) for name, images in broken.items() if images},
     )
+
+
+def _check_links(dataset: ReidDataset, on_bad_image: Literal["error", "skip"]) -> None:
+    """A camera's folder that is a link to a disk that is not there would be left out unseen."""
+    folders = {split.folder for split in dataset.splits.values()}
+    places = [dataset.root, *(folder / inner for folder in folders for inner, _ in file_tree(folder))]
+    links = {path for place in places for path in place.iterdir() if path.is_symlink() and not path.exists()}
+    lost = sorted(path for path in links if not is_image(path.name) and not path.name.startswith(NO_DATA))
+    if not lost:
+        return
+    named = ", ".join(f"{path} (a link to {path.readlink()}, which is not there)" for path in lost[:NAMED_AT_MOST])
+    if on_bad_image == "error":
+        raise UserError(f"{named}: mount its disk, remove the link, or go without by data.on_bad_image=skip")
+    warnings.warn(f"{named}: left out", stacklevel=3)
 
 
 def _broken_among(split: Split, rows: range) -> list[BrokenImage]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from jgcl_ray.atomic import one_at_a_time
 from jgcl_ray.data.datasets import ReidDataset
+from jgcl_ray.data.datasets.image_tree import file_tree
 from jgcl_ray.errors import UserError
 
 LISTING = "staged.json"  # path -> size, time of change (ns) and SHA-256 of each file, as of the copy
@@ -70,11 +71,11 @@ def _alone(disk: Path, name: str) -> Iterator[None]:
 
 def _list(folder: Path) -> dict[str, tuple[int, int]]:
     found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            status = path.stat()
-            found[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
-    return found
+    for inner, names in file_tree(folder, once=False):
+        for path in (inner / name for name in names if (folder / inner / name).is_file()):
+            status = (folder / path).stat()
+            found[path.as_posix()] = (status.st_size, status.st_mtime_ns)
+    return dict(sorted(found.items()))
 
 
 def _listing(target: Path) -> dict[str, tuple[int, int]] | None:

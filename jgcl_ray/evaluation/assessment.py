@@ -133,6 +133,7 @@ class Assessment:
             "queries": self.result.queries,
             "queries_without_match": len(self.query) - self.result.queries,
             "gallery": len(self.gallery),
+            "left_out": dict(self.dataset.left_out),
             "reranked": self.before_reranking is not None,
             "data": {"name": self.dataset.name, "root": str(self.dataset.root)},
             "embedding": self.gallery_features.shape[1],
@@ -171,6 +172,11 @@ class Assessment:
         ]
         how = f"bootstrap over {self.people:,} people, {RESAMPLES:,} resamples, seed {SEED}"
         protocol = f"protocol {self.labels.protocol}"
+        lines += [
+            f"scored without {count:,} of {count + len(self.dataset.splits[name]):,} {name} images, unreadable ones"
+            for name, count in self.dataset.left_out.items()
+            if name != "train"
+        ]
         return [
             *lines,
             f"mAP {self.result.mAP:.4f} {self.interval.words()} (95 % interval, {how}; {protocol})",

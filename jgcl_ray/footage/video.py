@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jgcl_ray.data.datasets.reid_dataset import is_image, natural_order, visible
+from jgcl_ray.data.datasets.reid_dataset import is_image_file, natural_order, visible
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.tracks import Footage
 from jgcl_ray.image_files import UnreadableImage, image_size, read_image
@@ -68,7 +68,7 @@ class FrameFolder:
     def __init__(self, folder: Path, rate: float | None) -> None:
         if not folder.is_dir():
             raise UserError(f"--frames {folder}: {'not a folder' if folder.exists() else 'no such folder'}")
-        names = [entry.name for entry in visible(folder) if entry.is_file() and is_image(entry.name)]
+        names = [entry.name for entry in visible(folder) if is_image_file(entry)]
         if not names:
             inner = " (a MOTChallenge sequence? give the folder above img1)" if (folder / "img1").is_dir() else ""
             raise UserError(f"--frames {folder}: holds no image{inner}")

@@ -9,8 +9,10 @@ from PIL import Image
 
 from jgcl_ray.config import DataConfig
 from jgcl_ray.data.datasets import open_dataset
+from jgcl_ray.data.datasets.image_tree import image_tree
 from jgcl_ray.data.datasets.reid_dataset import NamedImage, ReidDataset, labelled_split
 from jgcl_ray.data.image_check import check_images, find_broken
+from jgcl_ray.data.staging import stage_folder
 from jgcl_ray.errors import UserError
 from jgcl_ray.image_files import MEAN_COLOUR, UnreadableImage, read_rgb, verify
 
@@ -187,3 +189,45 @@ def test_labels_and_validation_follow_the_rows(tmp_path):
 def test_a_file_that_vanished(tmp_path):
     split = labelled_split(tmp_path, [NamedImage("gone.jpg", 1, 1)])
     assert [image.reason for image in find_broken(split)] == ["no such file"]
+
+
+def test_links_to_a_disk_that_is_not_there(tmp_path):
+    root, disk = tmp_path / "crops", tmp_path / "disk"
+    (root / "cam1").mkdir(parents=True)
+    (root / "cam1" / "a.jpg").write_bytes(encoded("jpg"))
+    (root / "cam1" / "b.jpg").symlink_to(disk / "b.jpg")
+    dataset = open_dataset(DataConfig(name="folder", root=root))
+    with pytest.raises(UserError, match=r"1 of 2 images cannot be read: .*b\.jpg \(a link to .*disk/b\.jpg"):
+        check_images(dataset, "error")
+    with pytest.warns(UserWarning, match="1 of 2"):
+        assert check_images(dataset, "skip").left_out == {"train": 1}
+    (root / "cam1" / "b.jpg").unlink()
+    (root / "cam2").symlink_to(disk / "cam2")
+    dataset = open_dataset(DataConfig(name="folder", root=root))
+    with pytest.raises(UserError, match=r"cam2 \(a link to .*on_bad_image=skip"):
+        check_images(dataset, "error")
+    with pytest.warns(UserWarning, match=r"cam2 .*left out"):
+        assert check_images(dataset, "skip").train.paths == ("cam1/a.jpg",)
+
+
+def test_backslashes_in_names_are_refused(tmp_path):
+    (tmp_path / "cam1\\a.jpg").write_bytes(encoded("jpg"))
+    for read in (lambda: open_dataset(DataConfig(name="folder", root=tmp_path)), lambda: image_tree(tmp_path)):
+        with pytest.raises(UserError, match="a backslash in its name"):
+            read()
+
+
+def test_each_folder_of_a_tree_comes_once_whatever_links_to_it(tmp_path):
+    root, disk = tmp_path / "crops", tmp_path / "disk"
+    for folder in (root / "cam1", disk):
+        folder.mkdir(parents=True)
+        (folder / "a.jpg").write_bytes(encoded("jpg"))
+    (root / "all").symlink_to(root)
+    (root / "again").symlink_to(root / "cam1")
+    (root / "cam2").symlink_to(disk)
+    (root / "cam3").symlink_to(disk)
+    assert image_tree(root) == ("cam1/a.jpg", "cam2/a.jpg")
+    staged = stage_folder(root, tmp_path / "near")
+    copied = {path.relative_to(staged).as_posix() for path in staged.rglob("*.jpg")}
+    assert copied == {f"{camera}/a.jpg" for camera in ("again", "cam1", "cam2", "cam3")}
+    assert not (staged / "cam2").is_symlink()

@@ -16,6 +16,7 @@ from jgcl_ray.data.datasets.reid_dataset import (
     Split,
     existing_root,
     is_image,
+    is_image_file,
     natural_order,
     visible,
 )
@@ -32,7 +33,7 @@ def read_folder(root: Path | None, per_tracklet: int | None = None) -> ReidDatas
     per_tracklet: at most so many images of each, evenly spread.
     """
     root = existing_root(root, "your crops, one folder per camera")
-    flat = [entry.name for entry in visible(root) if entry.is_file() and is_image(entry.name)]
+    flat = [entry.name for entry in visible(root) if is_image_file(entry)]
     by_camera = {
         entry.name: _images_below(root / entry.name)
         for entry in sorted(visible(root), key=lambda entry: natural_order(entry.name))
@@ -68,7 +69,7 @@ def _images_below(camera: Path) -> list[str]:
     """Images in a camera's folder and in folders in it, relative to it."""
     found = []
     for entry in visible(camera):
-        if entry.is_file() and is_image(entry.name):
+        if is_image_file(entry):
             found.append(entry.name)
         elif entry.is_dir():
             for inner in visible(Path(entry.path)):
@@ -77,7 +78,7 @@ def _images_below(camera: Path) -> list[str]:
                         f"{inner.path}: images may lie two folders deep, data.root/CAMERA/TRACK/NAME; move these up, "
                         "or give a data.root further down"
                     )
-                if is_image(inner.name) and inner.is_file():
+                if is_image_file(inner):
                     found.append(f"{entry.name}/{inner.name}")
     return found
 

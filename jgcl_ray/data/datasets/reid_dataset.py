@@ -105,6 +105,7 @@ class ReidDataset:
     camera_names: Mapping[int, str] = field(default_factory=dict)  # where cameras have names rather than numbers
     protocol: RankingProtocol = "market"  # by which the set is usually scored
     division: str = ""  # how people came to train or to be searched for, where that is not the authors' doing
+    left_out: Mapping[str, int] = field(default_factory=dict)  # images that cannot be read, by split (check_images)
 
     @property
     def description(self) -> str:
@@ -177,7 +178,24 @@ def labelled_split(folder: Path, images: Sequence[NamedImage]) -> Split:
 def visible(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Entries of a folder without what is no data (`__MACOSX`, `._0002.jpg`)."""
     with os.scandir(folder) as entries:
-        yield from (entry for entry in entries if not entry.name.startswith(NO_DATA))
+        for entry in entries:
+            if not entry.name.startswith(NO_DATA):
+                check_name(entry.path, entry.name)
+                yield entry
+
+
+def check_name(path: str | Path, name: str) -> None:
+    """UserError for an image whose name holds its folders, as some programs unpack archives made on Windows."""
+    if "\\" in name and is_image(name):
+        raise UserError(
+            f"{path}: a backslash in its name, where an archive made on Windows has a folder; unpack that again with "
+            "a program that makes folders of them (unzip, bsdtar), or move the image into its folder"
+        )
+
+
+def is_image_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is an image by its name and no folder: a link to a file that is not there is one, too."""
+    return is_image(entry.name) and not entry.is_dir()
 
 
 def is_image(name: str) -> bool:
@@ -189,7 +207,7 @@ def image_names(folder: Path) -> list[str]:
     """Names of the images that lie in `folder` itself; UserError where it is missing or holds none."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; unpack the data set again, or correct data.root")
-    names = [entry.name for entry in visible(folder) if is_image(entry.name) and entry.is_file()]
+    names = [entry.name for entry in visible(folder) if is_image_file(entry)]
     if not names:
         raise UserError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)}); unpack the data set again")
     return names
