@@ -48,6 +48,7 @@ class PseudoLabels:
     cannot_links_split: int = (
         0  # pairs of tracklets of one camera at one time that were in one cluster before it was split
     )
+    dropped: int = 0  # clusters that single_camera=drop made outliers
 
 
 @dataclass(frozen=True)

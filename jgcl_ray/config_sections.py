@@ -35,6 +35,11 @@ BackboneName = Literal[
 ]
 
 
+# What every generator of random numbers takes.
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Section(BaseModel):
     """A frozen group of fields; unknown keys are refused."""
 
@@ -44,7 +49,7 @@ class Section(BaseModel):
 class RunConfig(Section):
     name: str = Field("walkers", pattern=r"^[A-Za-z0-9][\w.-]*$", description="Name of the run's folder.")
     root: AbsolutePath = Field(Path("runs"), validate_default=True, description="Folder of all runs.")
-    seed: int = Field(1, ge=0, description="Seed of every random draw of the run.")
+    seed: Seed = Field(1, description="Seed of every random draw of the run.")
     stages: tuple[StageName, ...] = Field(
         ("warmup", "generation", "joint"),
         min_length=1,
@@ -140,9 +145,7 @@ class WarmupConfig(ContrastSchedule):
     source_preset: Literal["source", "tiny", "demo", "medium", "full"] = Field(
         "source", description="Size of source walkers from the cache; `source` has photos alone, no projections."
     )
-    source_seed: int = Field(
-        2, ge=0, description="Seed of source walkers from the cache: other people than seed 1's."
-    )
+    source_seed: Seed = Field(2, description="Seed of source walkers from the cache: other people than seed 1's.")
     epochs: int = Field(50, ge=0, description="Epochs of the warm-up.")
 
 
@@ -316,9 +319,8 @@ class WalkersConfig(Section):
     preset: Literal["tiny", "demo", "medium", "source", "full"] = Field(
         "demo", description="Size of the rendered set; `medium` has the people to tell recipes apart."
     )
-    seed: int = Field(
+    seed: Seed = Field(
         1,
-        ge=0,
         description="Seed of people, cameras and poses; settings are tuned on seed 1 and reported on seed 11.",
     )
     tracks: bool = Field(
@@ -427,7 +429,7 @@ class LossesConfig(Section):
 class OptimConfig(Section):
     generator_lr: float = Field(1e-4, gt=0, description="Adam, of structure encoder and generator.")
     discriminator_lr: float = Field(1e-4, gt=0, description="Adam, of the discriminator.")
-    adam_betas: tuple[float, float] = Field((0.0, 0.999), description="Adam's betas.")
+    adam_betas: tuple[Beta, Beta] = Field((0.0, 0.999), description="Adam's betas.")
     encoder_lr: float = Field(
         3.5e-4, gt=0, description="SGD with Nesterov momentum, of the encoder in the joint stage."
     )

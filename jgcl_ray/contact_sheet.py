@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 FONT_SIZE, LINE, GAP, FRAME = 12, 15, 6, 3  # pixels
 
@@ -52,7 +52,9 @@ def _place(
     size: tuple[int, int],
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    fitted = ImageOps.contain(tile.image, size, Image.Resampling.BICUBIC)
+    scale = min(size[0] / tile.image.width, size[1] / tile.image.height)
+    within = [max(1, min(room, round(side * scale))) for side, room in zip(tile.image.size, size, strict=True)]
+    fitted = tile.image.resize((within[0], within[1]), Image.Resampling.BICUBIC)
     left, top = corner[0] + (size[0] - fitted.width) // 2, corner[1] + (size[1] - fitted.height) // 2
     sheet.paste(fitted, (left, top))
     if tile.frame is not None:

@@ -55,6 +55,7 @@ class Format:
 
     write: Callable[[PixelsToEmbeddings, torch.Tensor, dict[str, str], Path], None]  # example, metadata, path
     read: Callable[[Path], Run]
+    suffix: str | None = None  # that the file's name must have for its readers
 
 
 def preprocessing(encoder: Encoder, format_name: str) -> dict[str, Any]:
@@ -80,6 +81,11 @@ def export(encoder: Encoder, path: Path, format_name: str) -> float:
     and no file, where an entry differs by more than TOLERANCE.
     """
     how = FORMATS[format_name]
+    if how.suffix is not None and path.suffix != how.suffix:
+        raise UserError(
+            f"{path}: whoever reads a file of --format {format_name} knows it by its name; give --out a name that "
+            f"ends in {how.suffix}"
+        )
     module = PixelsToEmbeddings(copy.deepcopy(encoder.module).cpu().float().eval()).eval()
     metadata = {PREPROCESSING: json.dumps(preprocessing(encoder, format_name))}
     with replacing(path) as partial:
@@ -180,7 +186,7 @@ def _read_safetensors(path: Path) -> Run:
 
 FORMATS = {
     "onnx": Format(_write_onnx, _read_onnx),
-    "pt2": Format(_write_pt2, _read_pt2),
+    "pt2": Format(_write_pt2, _read_pt2, ".pt2"),
     "torchscript": Format(_write_torchscript, _read_torchscript),
-    "safetensors": Format(_write_safetensors, _read_safetensors),
+    "safetensors": Format(_write_safetensors, _read_safetensors, ".safetensors"),
 }

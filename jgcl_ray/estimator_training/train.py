@@ -127,7 +127,10 @@ class Learner:
         terms = estimator_losses(found, batch, self.network, self._skeleton)
         loss = torch.stack([WEIGHTS[name] * term for name, term in terms.items()]).sum()
         if not torch.isfinite(loss):
-            raise RuntimeError(f"the loss at step {self.step} is {loss.item()}: {terms}")
+            shown = ", ".join(f"{name} {float(term):.3g}" for name, term in terms.items())
+            raise UserError(
+                f"the loss at step {self.step} is not finite ({shown}); train with another --seed or a larger --batch"
+            )
         self._optimiser.zero_grad()
         loss.backward()
         all_reduce_gradients(self.network.parameters())

@@ -87,7 +87,14 @@ def pseudo_labels(
     if config.single_camera == "weigh":
         return replace(found, weights=camera_aware.entropy_weights(found.labels, cameras))
     kept = _labelling(camera_aware.drop_clusters(found.labels, cameras, config.min_camera_entropy), found.eps)
-    return replace(found, labels=kept.labels, num_clusters=kept.num_clusters, num_outliers=kept.num_outliers)
+    dropped = found.num_clusters - kept.num_clusters
+    return replace(
+        found,
+        labels=kept.labels,
+        num_clusters=kept.num_clusters,
+        num_outliers=kept.num_outliers,
+        dropped=dropped,
+    )
 
 
 def _of_units(units: Units, config: PseudoLabelsConfig, threads: int | None, device: str) -> PseudoLabels:
@@ -218,6 +225,16 @@ def advice(found: PseudoLabels, config: PseudoLabelsConfig) -> str | None:
         f"raise {knobs} or pseudo_labels.k1, or lower min_samples" if config.method == "dbscan" else f"lower {knobs}"
     )
     count, kind = (found.tracklets, "tracklets") if found.tracklets else (num_rows, "images")
+    if count < config.min_samples:
+        return (
+            f"{count} {kind}, and a cluster takes pseudo_labels.min_samples = {config.min_samples}; give more "
+            "images, or lower it"
+        )
+    if found.dropped and found.num_clusters == 0:
+        return (
+            f"all {found.dropped} clusters were dropped, each is of one camera (pseudo_labels.single_camera=drop, "
+            f"min_camera_entropy={config.min_camera_entropy:g}); use pseudo_labels.single_camera=keep or weigh"
+        )
     if count <= config.k1:
         return f"{count} {kind}, all neighbours of each other with pseudo_labels.k1 = {config.k1}; lower k1"
     if config.method == "dbscan" and config.eps is None and found.eps > 0.8:

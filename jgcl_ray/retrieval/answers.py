@@ -72,11 +72,10 @@ def answer_sheet(answers: Sequence[Answer]) -> Image.Image:
 
 def write_sheet(answers: Sequence[Answer], path: Path) -> None:
     """The sheet as a picture, in the format that the suffix names."""
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise UserError(f"{path}: unknown format of pictures; give a name that ends in .png or .jpg")
     with replacing(path) as partial:
-        try:
-            answer_sheet(answers).save(partial)
-        except ValueError as error:
-            raise UserError(f"{path}: {error}; give a name that ends in .png or .jpg") from None
+        answer_sheet(answers).save(partial)
 
 
 def _name(path: str, with_folder: bool) -> str:

@@ -48,6 +48,7 @@ from jgcl_ray.training.checkpoint import (
     read_listing,
     read_manifest,
 )
+from jgcl_ray.training.limits import check_limits, draws
 from jgcl_ray.training.optim import build_optimisers
 from jgcl_ray.training.precision import prepare
 from jgcl_ray.training.session import Clusterer, Session, TrainingData
@@ -126,8 +127,7 @@ def plan_run(config: Config) -> Plan:
             f"run.stages={','.join(config.run.stages)}, warmup.mode={config.warmup.mode}: the encoder would start "
             "random; give a checkpoint by run.init_from, ImageNet weights by encoder.weights=imagenet, or a warm-up"
         )
-    _check_shares(config)
-    _check_groups(config)
+    check_limits(config, dataset.train, None if source is None else source.train)
     learnt_from = {"train": dataset.train} | ({} if source is None else {"source": source.train})
     return Plan(config, dataset, source, pack({name: ImageListing.of(split) for name, split in learnt_from.items()}))
 
@@ -155,11 +155,6 @@ def estimated(plan: Plan) -> EstimatedBodies | None:
     if not draws(plan.config) or plan.config.meshes.source != "estimated":
         return None
     return read_estimated(plan.folder / BODIES)
-
-
-def draws(config: Config) -> bool:
-    """Whether any stage needs mesh projections."""
-    return any(config.draws_views(stage) for stage in config.run.stages)
 
 
 def check_folder(plan: Plan) -> None:
@@ -338,54 +333,6 @@ def _open(config: Config) -> tuple[Config, ReidDataset]:
 
 def _joint_schedule(config: Config) -> ContrastSchedule | None:
     return config.cluster_contrast if config.joint.recipe == "cluster_contrast" else None
-
-
-def _batch_sizes(config: Config) -> dict[str, int]:
-    """Images of a batch over all workers, by the fields that set it, of the stages to run."""
-    data, sizes = config.data, {}
-    if draws(config):
-        sizes["data.batch_size"] = data.batch_size
-    if any(stage == "warmup" or not config.draws_views(stage) for stage in config.run.stages):
-        sizes["data.identities_per_batch x data.images_per_identity"] = (
-            data.identities_per_batch * data.images_per_identity
-        )
-    return sizes
-
-
-def _possible_workers(config: Config) -> range:
-    if config.run.local:
-        return range(1, 2)
-    most = config.scaling.num_workers
-    return range(config.scaling.min_workers or most, most + 1)
-
-
-def _check_groups(config: Config) -> None:
-    group = config.encoder.batch_norm_group
-    if group is None:
-        return
-    if config.scaling.sync_batch_norm:
-        raise UserError(
-            f"encoder.batch_norm_group={group} and scaling.sync_batch_norm=true contradict each other: batch norm "
-            "counts groups of images or all workers' images as one batch; take one of the two"
-        )
-    for workers in _possible_workers(config):
-        for name, size in _batch_sizes(config).items():
-            if size // workers % group:
-                raise UserError(
-                    f"encoder.batch_norm_group={group} does not divide a worker's share of {size // workers} images "
-                    f"({name} = {size}, {workers} workers): change one of the three"
-                )
-
-
-def _check_shares(config: Config) -> None:
-    sizes = _batch_sizes(config)
-    for workers in _possible_workers(config):
-        for name, size in sizes.items():
-            if size % workers:
-                raise UserError(
-                    f"{name} = {size} does not divide by {workers} workers: change it, or scaling.num_workers and "
-                    "scaling.min_workers"
-                )
 
 
 def _check_same(before: dict[str, Any], config: Config, folder: str) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from jgcl_ray.batches import ImageBatch, PairedBatch
 from jgcl_ray.config import Config
 from jgcl_ray.distributed import all_reduce_gradients
+from jgcl_ray.errors import UserError
 from jgcl_ray.losses.joint import (
     GeneratedImages,
     JointOutputs,
@@ -44,14 +45,27 @@ class StepResult:
     generated: GeneratedImages
 
 
-class NonFiniteLossError(FloatingPointError):
-    """A loss term is NaN or infinite; nothing was stepped by the update it belongs to."""
+_REMEDY = (
+    "look at these images, and lower the learning rates (warmup.lr, optim.encoder_lr, optim.generator_lr, "
+    "optim.discriminator_lr) or set precision.dtype=float32, under another run.name"
+)
+
+
+class NonFiniteLossError(UserError):
+    """A loss term is NaN or infinite; nothing was stepped by the update it belongs to.
+
+    It ends a run with exit code 2: the same command would come to the same step again.
+    """
 
     def __init__(self, term: str, step: int, rows: Sequence[int], files: Sequence[str] = ()) -> None:
         """rows: of the batch, in the data set; files: their names, for whoever knows them."""
-        self.term, self.step, self.rows = term, step, tuple(rows)
+        self.term, self.step, self.rows, self.files = term, step, tuple(rows), tuple(files)
         batch = f"files {', '.join(files)}" if files else f"rows {', '.join(map(str, rows))}"
-        super().__init__(f"loss term {term} is not finite at step {step}; the batch: {batch}")
+        super().__init__(f"loss term {term} is not finite at step {step}; the batch: {batch}; {_REMEDY}")
+
+    def __reduce__(self) -> tuple[type[NonFiniteLossError], tuple[object, ...]]:
+        """Exceptions are pickled by their message alone; this one travels from Ray's workers."""
+        return type(self), (self.term, self.step, self.rows, self.files)
 
     def naming(self, files: Sequence[str]) -> NonFiniteLossError:
         """The same error with the files of its rows."""

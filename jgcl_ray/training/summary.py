@@ -16,8 +16,9 @@ from jgcl_ray.mlflow_mirror import Mirror, tracking_uri
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.training.best import chooser
 from jgcl_ray.training.checkpoint import read_manifest
+from jgcl_ray.training.limits import draws
 from jgcl_ray.training.precision import prepare
-from jgcl_ray.training.prepare import UNSURE, Plan, draws, estimated
+from jgcl_ray.training.prepare import UNSURE, Plan, estimated
 from jgcl_ray.training.session import tracks_of
 from jgcl_ray.training.step import generator_terms, translate
 

@@ -24,7 +24,7 @@ from jgcl_ray.training.loop import Hooks, Loop, Outcome, to_device
 from jgcl_ray.training.pictures import label_quality_plot, loss_curves, sample_grid
 from jgcl_ray.training.prepare import Plan, build_session
 from jgcl_ray.training.session import Clusterer, Session
-from jgcl_ray.training.step import NonFiniteLossError, translate
+from jgcl_ray.training.step import translate
 from jgcl_ray.training.summary import selection
 from jgcl_ray.training.terminal import ProgressFile
 
@@ -51,7 +51,7 @@ def work(
         raise UserError(refused.read_text(encoding="utf-8"))
     try:
         return _work(plan, clusterer, shard, device, report, preempted)
-    except (UserError, NonFiniteLossError) as error:
+    except UserError as error:
         refused.write_text(str(error), encoding="utf-8")
         raise
 

@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from jgcl_ray.config import Config, Section, configs_folder, validate
+from jgcl_ray.config_sections import Seed
 from jgcl_ray.errors import UserError
 from jgcl_ray.strict_yaml import read_yaml
 from jgcl_ray.training.best import chooser
@@ -65,7 +66,7 @@ class SweepConfig(Section):
 
     config: str = Field("walkers", description="Configuration that is varied, where no other is given.")
     trials: int | None = Field(None, ge=1, description="How many; null: every combination of a grid once.")
-    seed: int = Field(1, ge=0, description="Of the draws of values; a trial's own seed is run.seed.")
+    seed: Seed = Field(1, description="Of the draws of values; a trial's own seed is run.seed.")
     metric: Metric | None = Field(
         None, description="What is made large; null: the score that chooses the best checkpoint (eval.select_on)."
     )

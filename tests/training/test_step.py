@@ -248,7 +248,9 @@ def test_a_term_that_is_not_finite_stops_before_its_update(term: str, monkeypatc
     rows, before = bank.rows.clone(), snapshot(networks)
     with pytest.raises(NonFiniteLossError, match=rf"{term} is not finite at step 7; the batch: rows 0, 3") as caught:
         joint_step(networks, build_optimisers(networks, config.optim), bank, make_batch([0, 3]), config, step=7)
-    assert str(caught.value.naming(["a.jpg", "b.jpg"])).endswith("files a.jpg, b.jpg")
+    assert str(caught.value.naming(["a.jpg", "b.jpg"])).startswith(
+        f"loss term {term} is not finite at step 7; the batch: files a.jpg, b.jpg; look at"
+    )
     assert torch.equal(bank.rows, rows)
     trained = {"encoder", "structure_encoder", "generator"} | ({"discriminator"} if "discrim" in term else set())
     for part, module in networks.named():

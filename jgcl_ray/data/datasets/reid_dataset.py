@@ -20,6 +20,7 @@ from jgcl_ray.errors import UserError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 UNKNOWN_CAMERA = -1
 NO_TRACKLET = -1
+LARGEST_NUMBER = 10**18 - 1  # of identities, cameras and tracklets
 # What a query's ranking leaves out, besides junk. market: the images of its own identity and camera (Zheng et al.,
 # ICCV 2015). cross_camera: all images of its camera, as usual for sets of two cameras.
 RankingProtocol = Literal["market", "cross_camera"]
@@ -163,8 +164,12 @@ class NamedImage:
 
 
 def labelled_split(folder: Path, images: Sequence[NamedImage]) -> Split:
-    """Images in any order as a split with identities."""
+    """Images in any order as a split with identities; UserError for numbers of more than 64 bits."""
     ordered = sorted(images, key=lambda image: image.path)
+    for image in ordered:
+        for what, number in (("identity", image.identity), ("camera", image.camera), ("tracklet", image.tracklet)):
+            if abs(number) > LARGEST_NUMBER:
+                raise UserError(f"{folder / image.path}: {what} {number} has more than 18 digits; renumber it")
     tracklets = np.array([image.tracklet for image in ordered], dtype=np.int64)
     return Split(
         folder=folder,

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from jgcl_ray.arguments import LARGEST_SEED, whole
 from jgcl_ray.config import WalkersConfig
 from jgcl_ray.data.walkers.plan import TRAIN_SHARE
 from jgcl_ray.data.walkers.rendering import PRESETS, REPORTED_SEED, WalkersSize, ensure_rendered, render
@@ -46,8 +47,10 @@ def main() -> None:
         help="training photos are frames of walks: six for every second photo, with tracklets in tracks.csv",
     )
     parser.add_argument("--height", type=int, help="height of projections and true views in pixels")
-    parser.add_argument("--seed", type=int, default=1, help="another seed, other people and cameras (default: 1)")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    parser.add_argument(
+        "--seed", type=whole(0, LARGEST_SEED), default=1, help="another seed, other people and cameras (default: 1)"
+    )
+    parser.add_argument("--workers", type=whole(1), help="processes (default: one for each core)")
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet (PNG) of the set")
     arguments = parser.parse_args()
     with exit_on_user_error():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from jgcl_ray.arguments import LARGEST_SEED, whole
 from jgcl_ray.data.datasets.image_tree import image_tree
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.meshes.body_parameters import write_body_parameters
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--figures", type=_count, help="walkers to render, each from four sides (5040)")
     train.add_argument("--steps", type=_count, help="steps (6800: half an hour on two cores)")
     train.add_argument("--batch", type=_count, help="pictures in a step (64)")
-    train.add_argument("--seed", type=int, help="of walkers, pictures and weights (0)")
+    train.add_argument("--seed", type=whole(0, LARGEST_SEED), help="of walkers, pictures and weights (0)")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     train.add_argument("--workers", type=_count, default=1, help="Ray workers, each on a GPU with --device cuda (1)")
     train.add_argument("--drawers", type=_count, default=1, help="processes of each worker that draw pictures (1)")

@@ -1,0 +1,180 @@
+"""What a run's numbers must fit, checked before anything starts: batches, workers, images, cameras, networks."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from jgcl_ray.config import Config, StageName
+from jgcl_ray.data.datasets import Split
+from jgcl_ray.errors import UserError
+from jgcl_ray.models.discriminator import Discriminator
+from jgcl_ray.models.encoder import IdentityEncoder
+
+REPEATED = 256  # images that a batch may hold even if the data has fewer, which are then repeated
+PAIRED, DRAWN = "data.batch_size", "data.identities_per_batch x data.images_per_identity"
+
+
+def check_limits(config: Config, train: Split, source: Split | None) -> None:
+    """UserError for what would stop the run later, or take more memory than the data can fill.
+
+    source: the labelled images of warmup.mode=source.
+    """
+    _check_shares(config)
+    _check_groups(config)
+    _check_images(config, train, source)
+    _check_batch_norm(config)
+    _check_cameras(config, train)
+    _check_networks(config)
+
+
+def draws(config: Config) -> bool:
+    """Whether any stage needs mesh projections."""
+    return any(config.draws_views(stage) for stage in config.run.stages)
+
+
+def _batch_sizes(config: Config) -> dict[str, int]:
+    """Images of a batch over all workers, by the fields that set it, of the stages to run."""
+    data, sizes = config.data, {}
+    if draws(config):
+        sizes[PAIRED] = data.batch_size
+    if any(stage == "warmup" or not config.draws_views(stage) for stage in config.run.stages):
+        sizes[DRAWN] = data.identities_per_batch * data.images_per_identity
+    return sizes
+
+
+def _possible_workers(config: Config) -> range:
+    if config.run.local:
+        return range(1, 2)
+    most = config.scaling.num_workers
+    return range(config.scaling.min_workers or most, most + 1)
+
+
+def _check_groups(config: Config) -> None:
+    group = config.encoder.batch_norm_group
+    if group is None:
+        return
+    if config.scaling.sync_batch_norm:
+        raise UserError(
+            f"encoder.batch_norm_group={group} and scaling.sync_batch_norm=true contradict each other: batch norm "
+            "counts groups of images or all workers' images as one batch; take one of the two"
+        )
+    for workers in _possible_workers(config):
+        for name, size in _batch_sizes(config).items():
+            if size // workers % group:
+                raise UserError(
+                    f"encoder.batch_norm_group={group} does not divide a worker's share of {size // workers} images "
+                    f"({name} = {size}, {workers} workers): change one of the three"
+                )
+
+
+def _check_shares(config: Config) -> None:
+    sizes = _batch_sizes(config)
+    for workers in _possible_workers(config):
+        for name, size in sizes.items():
+            if size % workers:
+                raise UserError(
+                    f"{name} = {size} does not divide by {workers} workers: change it, or scaling.num_workers and "
+                    "scaling.min_workers"
+                )
+
+
+def _check_images(config: Config, train: Split, source: Split | None) -> None:
+    if len(train) < 2:
+        raise UserError(
+            f"{train.folder}: {len(train)} image to train on, and people are learnt from several images of each; "
+            "give more images"
+        )
+    data, sizes = config.data, _batch_sizes(config)
+    limits = [("data.batch_size", data.batch_size, train)] if PAIRED in sizes else []
+    for split in {id(split): split for split in _drawn_from(config, train, source)}.values():
+        limits.append(("data.identities_per_batch", data.identities_per_batch, split))
+        limits.append(("data.images_per_identity", data.images_per_identity, split))
+    for name, number, split in limits:
+        if number > max(len(split), REPEATED):
+            raise UserError(f"{name}={number} is more than the {len(split):,} images of {split.folder}: lower it")
+
+
+def _drawn_from(config: Config, train: Split, source: Split | None) -> list[Split]:
+    """Of what the batches of identities are made."""
+    stages = config.run.stages
+    warm = ["warmup"] if "warmup" in stages and config.warmup.mode != "none" else []
+    drawn = [train if source is None else source for _ in warm]
+    return drawn + [train for stage in stages if stage == "joint" and not config.draws_views(stage)]
+
+
+def _check_batch_norm(config: Config) -> None:
+    """The encoder's last batch norm is over images alone: one image has no deviation."""
+    sizes = {}
+    for stage in config.run.stages:
+        if stage != "generation" and config.epochs_of(stage):
+            name = _batch_of(config, stage)
+            sizes[name] = _batch_sizes(config)[name]
+    for workers in _possible_workers(config):
+        for name, size in sizes.items():
+            if size // (1 if config.scaling.sync_batch_norm else workers) < 2:
+                raise UserError(
+                    f"{name} = {size} leaves 1 image to each of {workers} workers, and batch norm needs 2 or more: "
+                    "raise it, lower scaling.num_workers, or set scaling.sync_batch_norm=true"
+                    if workers > 1 and size > 1
+                    else f"{name} = {size}: batch norm needs 2 images or more; raise it"
+                )
+
+
+def _batch_of(config: Config, stage: StageName) -> str:
+    return PAIRED if config.draws_views(stage) else DRAWN
+
+
+def _check_cameras(config: Config, train: Split) -> None:
+    labels, cameras = config.pseudo_labels, np.unique(train.cameras)
+    labelling = any(stage != "warmup" or config.warmup.mode == "unsupervised" for stage in config.run.stages)
+    if not labelling:
+        return
+    needing = [f"pseudo_labels.single_camera={labels.single_camera}"] if labels.single_camera != "keep" else []
+    if labels.distance == "camera_aware_jaccard":
+        needing.append(f"pseudo_labels.distance={labels.distance}")
+    if needing and cameras.min() < 0:
+        raise UserError(
+            f"{needing[0]} needs the camera of each image, and {train.folder} does not tell it: use "
+            "pseudo_labels.single_camera=keep and pseudo_labels.distance=jaccard, or a folder for each camera"
+        )
+    if labels.single_camera == "drop" and len(cameras) == 1:
+        raise UserError(
+            f"pseudo_labels.single_camera=drop: all {len(train):,} images of {train.folder} are of one camera, so "
+            "every cluster would be dropped; use pseudo_labels.single_camera=keep"
+        )
+
+
+def _check_networks(config: Config) -> None:
+    """Shapes alone: on the meta device nothing is computed."""
+    height, width = config.data.height, config.data.width
+    image = torch.empty(2, 3, height, width, device="meta")
+    size = f"data.height={height} data.width={width}"
+    try:
+        with torch.device("meta"):
+            IdentityEncoder(config.encoder).train()(image)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{size}: too small for encoder.backbone={config.encoder.backbone} ({reason}); raise them"
+        ) from None
+    if draws(config) and not _is_judged(config, config.discriminator.scales, image):
+        most = 0
+        while _is_judged(config, most + 1, image):
+            most += 1
+        raise UserError(
+            f"discriminator.scales={config.discriminator.scales}: images of {size} can be halved for {most} scales "
+            "at most; lower it, or raise the size"
+            if most
+            else f"{size}: too small for the discriminator; raise them"
+        )
+
+
+def _is_judged(config: Config, scales: int, image: torch.Tensor) -> bool:
+    shape = config.discriminator.model_copy(update={"scales": min(scales, 32), "width": 1})
+    try:
+        with torch.device("meta"):
+            Discriminator(shape).with_input_gradient(image)
+    except (RuntimeError, ValueError):
+        return False
+    return True
