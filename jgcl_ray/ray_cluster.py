@@ -16,6 +16,8 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 
 from jgcl_ray.errors import UserError
 
+TIMEOUT = 5.0  # seconds for a cluster's head to take a connection
+
 
 @contextmanager
 def ray_cluster(**own: Any) -> Iterator[None]:
@@ -35,6 +37,7 @@ def ray_cluster(**own: Any) -> Iterator[None]:
     else:
         if "RAY_ADDRESS" not in os.environ:  # the user's token, which ray.init takes by itself for "auto" alone
             maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        check_address(address)
         try:
             ray.init(address=address, **quiet)
         except ConnectionError:
@@ -43,6 +46,27 @@ def ray_cluster(**own: Any) -> Iterator[None]:
         yield
     finally:
         leave()
+
+
+def check_address(address: str) -> None:
+    """UserError, after seconds, where an address is none, or nobody listens there; Ray itself waits for minutes.
+
+    address: HOST:PORT, ray://HOST:PORT or auto.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536 or "/" in host:
+        raise UserError(
+            f"RAY_ADDRESS={address}: not the address of a Ray cluster; give HOST:PORT of its head (6379 unless told "
+            "otherwise), or RAY_ADDRESS=local for a cluster of one's own"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT).close()
+    except OSError as error:
+        raise UserError(
+            f"no Ray cluster answers at {address} ({error}); start it, correct RAY_ADDRESS, or set RAY_ADDRESS=local"
+        ) from None
 
 
 def leave() -> None:
