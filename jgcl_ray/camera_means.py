@@ -92,5 +92,18 @@ class CameraMeans:
         )
 
 
+def without_camera_means(embeddings: np.ndarray, cameras: np.ndarray) -> np.ndarray:
+    """Embeddings (n, D) less the mean of their camera's, (n, D) float32 of unit length; cameras (n,) integers.
+
+    Where a camera has fewer than ten images the mean of all is taken off instead.
+    """
+    numbers, images = np.unique(cameras, return_counts=True)
+    usual = np.isin(cameras, numbers[images >= FEW])
+    if not usual.any():
+        return CameraMeans.of(embeddings, np.zeros(len(cameras), np.int64)).centred(embeddings, [None] * len(cameras))
+    means = CameraMeans.of(embeddings[usual], cameras[usual])
+    return means.centred(embeddings, [int(camera) if ok else None for camera, ok in zip(cameras, usual, strict=True)])
+
+
 def _names(cameras: Sequence[Camera | None] | np.ndarray) -> list[Any]:
     return cameras.tolist() if isinstance(cameras, np.ndarray) else list(cameras)

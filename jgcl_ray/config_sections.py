@@ -467,6 +467,15 @@ class PseudoLabelsConfig(Section):
     min_samples: int = Field(
         4, ge=1, description="Rows within eps, itself included, that make a core row; smallest cluster of HDBSCAN."
     )
+    mirrored: bool = Field(
+        False,
+        description="Label by the mean of the features of an image and its mirror image; memories start from it.",
+    )
+    camera_means: bool = Field(
+        False,
+        description="Label by features less the mean of their camera's, where cameras are known: its light and "
+        "viewpoint no longer part the images of a person.",
+    )
     tracklets: Literal["auto", "off"] = Field(
         "auto",
         description="auto: where the data set has tracklets they are clustered in place of images, and no two of one "

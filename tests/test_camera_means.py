@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jgcl_ray.camera_means import CameraMeans
+from jgcl_ray.camera_means import CameraMeans, without_camera_means
 from jgcl_ray.errors import UserError
 
 
@@ -50,3 +50,18 @@ def test_a_camera_with_one_image_or_without_a_mean_is_refused() -> None:
     means = CameraMeans.of(np.eye(2), [4, 4])
     with pytest.raises(UserError, match="camera 5 has no mean feature; those that have one: 4"):
         means.centred(np.eye(2), [4, 5])
+
+
+def test_for_labels_a_camera_of_few_images_loses_the_mean_of_all() -> None:
+    random = np.random.default_rng(2)
+    embeddings = random.standard_normal((25, 4)).astype(np.float32)
+    cameras = np.array([1] * 12 + [2] * 10 + [3] * 3)  # fewer than ten of the third
+    offsets = np.concatenate(
+        [embeddings[:12].mean(0)[None].repeat(12, 0), embeddings[12:22].mean(0)[None].repeat(10, 0)]
+    )
+    expected = embeddings - np.concatenate([offsets, embeddings[:22].mean(0)[None].repeat(3, 0)])
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(without_camera_means(embeddings, cameras), expected, atol=1e-5)
+    few = without_camera_means(embeddings[:5], np.arange(5))
+    everyone = embeddings[:5] - embeddings[:5].mean(0)
+    np.testing.assert_allclose(few, everyone / np.linalg.norm(everyone, axis=1, keepdims=True), atol=1e-5)

@@ -18,20 +18,30 @@ from jgcl_ray.distributed import gather_rows, row_counts, sum_over_workers
 
 @torch.no_grad()
 def extract_features(
-    encoder: nn.Module, batches: Iterable[ImageBatch], num_rows: int, codes: CodeMoments | None = None
+    encoder: nn.Module,
+    batches: Iterable[ImageBatch],
+    num_rows: int,
+    codes: CodeMoments | None = None,
+    mirrored: bool = False,
 ) -> torch.Tensor:
     """L2-normalised embeddings of all N = num_rows images, (N, D) float32 on the CPU, the same on every worker.
 
     encoder: its output has `embedding` (B, D); it runs in eval mode on its own device and is left in the modes it was
     in. batches: this worker's shard; the shards of all workers hold every row once, in any order. codes: takes the
-    appearance codes of the shard. A collective. Raises RuntimeError where a row is missing or came twice.
+    appearance codes of the shard. mirrored: each row is the mean of the embeddings of image and mirror image, all
+    three of unit length. A collective. Raises RuntimeError where a row is missing or came twice.
     """
     device = next(encoder.parameters()).device
     embeddings, rows = [], []
     with in_eval_mode(encoder):
         for batch in batches:
-            output = encoder(batch.image.to(device, non_blocking=True))
-            embeddings.append(F.normalize(output.embedding.float(), dim=1))
+            image = batch.image.to(device, non_blocking=True)
+            output = encoder(image)
+            embedding = F.normalize(output.embedding.float(), dim=1)
+            if mirrored:
+                embedding = embedding + F.normalize(encoder(image.flip(3)).embedding.float(), dim=1)
+                embedding = F.normalize(embedding, dim=1)
+            embeddings.append(embedding)
             if codes is not None:
                 codes.add(output.code)
             rows.append(batch.index.to(device))

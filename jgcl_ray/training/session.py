@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from jgcl_ray.batches import PseudoLabels, Tracks
+from jgcl_ray.camera_means import without_camera_means
 from jgcl_ray.config import Config
 from jgcl_ray.data.datasets import ReidDataset, Split
 from jgcl_ray.data.image_store import ImageStore
@@ -85,14 +86,19 @@ class Session:
     _extracted: _Extracted | None = None  # by the last pass over the training images
 
     def features(self, step: int) -> torch.Tensor:
-        """Embeddings of ALL training images, (N, D) float32 normalised on the CPU, as of `step`. A collective."""
+        """Embeddings of ALL training images, (N, D) float32 normalised on the CPU, as of `step`. A collective.
+
+        Averaged with those of the mirror images where `pseudo_labels.mirrored` is set.
+        """
         return self._extracted_at(step).features
 
     def extract(self, images: ImageStore, codes: CodeMoments | None = None) -> torch.Tensor:
         """Embeddings (N, D) of all rows of a split, each worker its shard. A collective."""
         batches = ExtractionLoader(images, self.config.data, self.config.eval.batch_size, self.shard)
         with autocast(self.config.precision, self.device):
-            return extract_features(self.networks.encoder, batches, len(images), codes)
+            return extract_features(
+                self.networks.encoder, batches, len(images), codes, self.config.pseudo_labels.mirrored
+            )
 
     def standardise_codes(self, step: int) -> None:
         """Tell G the mean and deviation of the appearance codes of all training images as of `step`. A collective.
@@ -125,10 +131,12 @@ class Session:
         """
         train = self.data.dataset.train
         cameras = train.cameras if (train.cameras >= 0).all() else None
-        features = self.features(step)
+        features = self.features(step).numpy()
         before = None if self.labels is None else self.labels.labels
         with self.timed("labels"):
-            self.labels = self.clusterer.label(features.numpy(), cameras, tracks_of(train))
+            if self.config.pseudo_labels.camera_means and cameras is not None:
+                features = without_camera_means(features, cameras)
+            self.labels = self.clusterer.label(features, cameras, tracks_of(train))
             quality = measure(self.labels, before, train.identities, cameras)
         words = advice(self.labels, self.config.pseudo_labels)
         if needed and self.labels.num_clusters == 0:

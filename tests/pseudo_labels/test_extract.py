@@ -97,3 +97,20 @@ def test_statistics_of_codes_are_those_of_all_images_whatever_the_batches() -> N
     codes = model.eval()(images).code.detach()
     torch.testing.assert_close(mean, codes.mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(deviation, codes.std(0, correction=0), rtol=1e-3, atol=1e-5)
+
+
+def test_mirrored_is_the_mean_with_the_mirror_image() -> None:
+    model = encoder()
+    features = extract_features(model, batches(range(ROWS)), ROWS, mirrored=True)
+    model.eval()
+    plain, mirrored = (
+        nn.functional.normalize(model(x).embedding.detach(), dim=1) for x in (images(), images().flip(3))
+    )
+    torch.testing.assert_close(features, nn.functional.normalize(plain + mirrored, dim=1), rtol=0, atol=1e-6)
+    assert (features - plain).abs().max() > 0.01
+
+
+def test_mirrored_features_of_an_image_and_its_mirror_image_are_one() -> None:
+    both = [ImageBatch(x[:20], torch.arange(20)) for x in (images(), images().flip(3))]
+    first, second = (extract_features(encoder(), [batch], 20, mirrored=True) for batch in both)
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
