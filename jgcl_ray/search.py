@@ -14,13 +14,15 @@ An index is one file; it holds the embeddings of the gallery's images and where 
   build it         python -m jgcl_ray.search --checkpoint runs/walkers --index people.idx --gallery crops/
   ask it           python -m jgcl_ray.search --checkpoint runs/walkers --index people.idx --query someone.jpg
   put more in      python -m jgcl_ray.search --checkpoint runs/walkers --index people.idx --add crops/monday
+  ask for tracks  python -m jgcl_ray.search ... --query someone.jpg --by track --in-camera door --until 600
   take some out    python -m jgcl_ray.search --index people.idx --remove crops/sunday
 
 With --camera-means the folders in the --gallery are cameras, and the mean embedding of each is taken off its images
 and off the queries (--camera NAME says whose they are); a mean is that of the images by which its camera came into
 the index, until it is built anew.
 
-Answers go to standard output, one a line: rank, Euclidean distance of the L2-normalised embeddings (0 to 2), path.
+Answers go to standard output, one a line: rank, Euclidean distance of the L2-normalised embeddings (0 to 2), path;
+of tracks CAMERA/TRACK and first and last time before the path.
 """
 
 
@@ -91,6 +93,19 @@ def _parser() -> argparse.ArgumentParser:
         help="whose images --query and --add name, in an index with --camera-means; without it the mean of all "
         "cameras is taken off queries, and added images go by their folders",
     )
+    parser.add_argument(
+        "--by",
+        choices=("image", "track"),
+        default="image",
+        help="an answer is an image, or a track (DIR/CAMERA/TRACK/NAME), by its nearest crop and with its time span",
+    )
+    parser.add_argument(
+        "--in-camera", nargs="+", default=[], metavar="NAME", help="answers from these cameras alone (CAMERA/TRACK)"
+    )
+    parser.add_argument(
+        "--since", type=float, metavar="SECONDS", help="answers from this time on, of tracks.csv (or frame numbers)"
+    )
+    parser.add_argument("--until", type=float, metavar="SECONDS", help="answers up to this time")
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out, with a warning, what is no readable image"
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from jgcl_ray.atomic import replacing
@@ -14,6 +16,7 @@ from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.image_files import UnreadableImage, read_image
 from jgcl_ray.retrieval.index import GalleryIndex
+from jgcl_ray.retrieval.sightings import Filter
 
 COLUMNS, TILE_WIDTH = 10, 140  # answers in a row of the sheet, pixels
 
@@ -25,31 +28,92 @@ class Answer:
     query: str
     paths: tuple[str, ...]  # k, nearest first
     distances: tuple[float, ...]  # k, Euclidean between normalised embeddings, in [0, 2]
+    tracks: tuple[
+        str, ...
+    ] = ()  # k, CAMERA/TRACK, each once, where answers are tracks and `paths` their nearest crops
+    spans: tuple[tuple[float, float] | None, ...] = ()  # k, first and last time of a track's crops in the index
 
     def lines(self) -> list[str]:
-        """Rank, distance and path, a tab between them."""
-        pairs = zip(self.distances, self.paths, strict=True)
-        return [f"{rank}\t{distance:.4f}\t{path}" for rank, (distance, path) in enumerate(pairs, start=1)]
+        """Rank, distance and path, a tab between them; of tracks CAMERA/TRACK and time span before the path."""
+        middle = [f"{track}\t{_told(span)}\t" for track, span in zip(self.tracks, self.spans, strict=True)]
+        rows = zip(self.distances, middle or [""] * len(self.paths), self.paths, strict=True)
+        return [
+            f"{rank}\t{distance:.4f}\t{place}{path}" for rank, (distance, place, path) in enumerate(rows, start=1)
+        ]
 
 
 def answer(
-    index: GalleryIndex, encoder: Encoder, queries: Sequence[str], k: int, camera: str | None = None
+    index: GalleryIndex,
+    encoder: Encoder,
+    queries: Sequence[str],
+    k: int,
+    camera: str | None = None,
+    by_track: bool = False,
+    among: Filter | None = None,
 ) -> list[Answer]:
-    """The nearest images to each query.
+    """The nearest images to each query, or the tracks of the nearest images.
 
     camera: of the queries, where the index takes off camera means; None takes off the mean of all. UserError for one
-    that it does not know.
+    that it does not know. among: which images may be answers; UserError where none may.
     """
     if not len(index):
         raise UserError("the index is empty: put images in by --add FOLDER")
     embeddings = encoder.embed(queries)
     if index.camera_means is not None:
         embeddings = index.camera_means.centred(embeddings, [camera] * len(queries))
+    if by_track or among:
+        return _of_some(index, embeddings, queries, k, by_track, among or Filter())
     hits = index.search(embeddings, k)
     return [
         Answer(query, tuple(index.paths[row] for row in rows if row >= 0), tuple(distances[rows >= 0].tolist()))
         for query, rows, distances in zip(queries, hits.rows, hits.distances, strict=True)
     ]
+
+
+def _of_some(
+    index: GalleryIndex, embeddings: np.ndarray, queries: Sequence[str], k: int, by_track: bool, among: Filter
+) -> list[Answer]:
+    """As `answer`: more and more images are asked for until there are k that may be answers, or tracks of these."""
+    kept = among.kept(index.sightings)
+    names = [f"{one.camera}/{one.track}" if one.track else "" for one in index.sightings]
+    if not any(names) and (by_track or among):
+        raise UserError(
+            "the index knows no cameras and tracks: build it by --gallery DIR of DIR/CAMERA/TRACK/NAME, as "
+            "python -m jgcl_ray.footage writes it"
+        )
+    if by_track:
+        kept &= np.array([bool(name) for name in names])
+    if not kept.any():
+        cameras = ", ".join(sorted({one.camera for one in index.sightings if one.camera})[:8])
+        raise UserError(f"no image of the index is of these cameras and times; its cameras are {cameras}")
+    times: dict[str, list[float]] = defaultdict(list)
+    for name, one in zip(names, index.sightings, strict=True):
+        if not np.isnan(one.time):
+            times[name].append(one.time)
+    answers = []
+    for query, embedding in zip(queries, embeddings, strict=True):
+        asked = min(4 * k, len(index))
+        while True:
+            hits = index.search(embedding[None], asked)
+            best: dict[object, tuple[int, float]] = {}  # nearest first, as they come
+            for row, distance in zip(hits.rows[0].tolist(), hits.distances[0].tolist(), strict=True):
+                if row >= 0 and kept[row]:
+                    best.setdefault(names[row] if by_track else row, (row, distance))
+            if len(best) >= k or asked == len(index):
+                break
+            asked = min(4 * asked, len(index))
+        chosen = list(best.values())[:k]
+        tracks = tuple(names[row] for row, _ in chosen) if by_track else ()
+        answers.append(
+            Answer(
+                query,
+                tuple(index.paths[row] for row, _ in chosen),
+                tuple(distance for _, distance in chosen),
+                tracks,
+                tuple((min(times[track]), max(times[track])) if track in times else None for track in tracks),
+            )
+        )
+    return answers
 
 
 def answer_sheet(answers: Sequence[Answer]) -> Image.Image:
@@ -60,9 +124,11 @@ def answer_sheet(answers: Sequence[Answer]) -> Image.Image:
     several = len({Path(path).parent for one in answers for path in one.paths}) > 1
     rows: list[list[Tile | None]] = []
     for one in answers:
+        told = [f"{track}\n{_told(span)}" for track, span in zip(one.tracks, one.spans, strict=True)]
+        names = told or [_name(path, several) for path in one.paths]
         tiles = [
-            Tile(_opened(path), f"{rank}   {distance:.3f}\n{_name(path, several)}")
-            for rank, (path, distance) in enumerate(zip(one.paths, one.distances, strict=True), start=1)
+            Tile(_opened(path), f"{rank}   {distance:.3f}\n{name}")
+            for rank, (path, distance, name) in enumerate(zip(one.paths, one.distances, names, strict=True), start=1)
         ]
         for start in range(0, len(tiles), COLUMNS):
             query = None if start else Tile(_opened(one.query), f"query\n{_name(one.query, several)}", "royalblue")
@@ -76,6 +142,10 @@ def write_sheet(answers: Sequence[Answer], path: Path) -> None:
         raise UserError(f"{path}: unknown format of pictures; give a name that ends in .png or .jpg")
     with replacing(path) as partial:
         answer_sheet(answers).save(partial)
+
+
+def _told(span: tuple[float, float] | None) -> str:
+    return "-" if span is None else f"{span[0]:g} to {span[1]:g}"
 
 
 def _name(path: str, with_folder: bool) -> str:

@@ -14,6 +14,7 @@ from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.image_files import UnreadableImage, verify
 from jgcl_ray.retrieval.index import Card, GalleryIndex, Kind
+from jgcl_ray.retrieval.sightings import UNKNOWN, Sighting
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +63,13 @@ def add_images(
     batch_size: int = 64,
     progress: bool = False,
     cameras: Mapping[str, str] | None = None,
+    sightings: Mapping[str, Sighting] | None = None,
 ) -> int:
     """Embed images into the index; how many. Files that it has, unaltered since, are left alone.
 
-    cameras: of the paths, where the index takes off camera means.
+    cameras: of the paths, where the index takes off camera means. sightings: of those that are tracked.
     """
+    seen = sightings or {}
     rows = {path: row for row, path in enumerate(index.paths)}
     stamps = {path: Path(path).stat().st_mtime_ns for path in paths}
     wanted = [path for path in paths if path not in rows or index.stamps[rows[path]] != stamps[path]]
@@ -78,7 +81,8 @@ def add_images(
         altered = np.array([rows[path] for path in wanted if path in rows], np.int64)
         if len(altered):
             index.remove(altered)
-        index.add(embeddings, wanted, np.array([stamps[path] for path in wanted], np.int64))
+        of_wanted = [seen.get(path, UNKNOWN) for path in wanted]
+        index.add(embeddings, wanted, np.array([stamps[path] for path in wanted], np.int64), of_wanted)
     return len(wanted)
 
 

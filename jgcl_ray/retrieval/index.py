@@ -18,6 +18,7 @@ import numpy as np
 from jgcl_ray.atomic import replacing
 from jgcl_ray.camera_means import CameraMeans
 from jgcl_ray.errors import UserError
+from jgcl_ray.retrieval.sightings import UNKNOWN, Sighting
 
 Kind = Literal["auto", "flat", "hnsw", "ivf"]
 KINDS: tuple[Kind, ...] = ("auto", "flat", "hnsw", "ivf")
@@ -50,14 +51,16 @@ class Hits:
 class GalleryIndex:
     """The embeddings of N images, with their files; row i of both is the same image.
 
-    paths: of the files. stamps (N,) int64: their times of modification, ns. camera_means: what was taken off the
-    embeddings, and must be taken off those of queries; of the images by which a camera came in, and kept from then.
+    paths: of the files. sightings: where and when each was taken. stamps (N,) int64: their times of modification, ns.
+    camera_means: what was taken off the embeddings, and must be taken off those of queries; of the images by which a
+    camera came in, and kept from then.
     """
 
     def __init__(self, card: Card) -> None:
         """Empty."""
         self.card = card
         self.paths: list[str] = []
+        self.sightings: list[Sighting] = []
         self.stamps = np.zeros(0, np.int64)
         self.camera_means: CameraMeans | None = None
         self._index = _new_index(self.kind, np.zeros((0, card.embedding), np.float32))
@@ -72,11 +75,18 @@ class GalleryIndex:
             return self.card.kind
         return "flat" if len(self.paths) <= FLAT_IMAGES else "ivf"
 
-    def add(self, embeddings: np.ndarray, paths: Sequence[str], stamps: np.ndarray) -> None:
-        """Images that are not in it yet; embeddings (n, D) float32, L2-normalised."""
+    def add(
+        self,
+        embeddings: np.ndarray,
+        paths: Sequence[str],
+        stamps: np.ndarray,
+        sightings: Sequence[Sighting] | None = None,
+    ) -> None:
+        """Images that are not in it yet; embeddings (n, D) float32, L2-normalised; sightings: None, not known."""
         assert embeddings.shape == (len(paths), self.card.embedding) and len(stamps) == len(paths)
         before = self.kind
         self.paths += paths
+        self.sightings += [UNKNOWN] * len(paths) if sightings is None else sightings
         self.stamps = np.concatenate([self.stamps, stamps])
         if self.kind == before and (before != "ivf" or self._index.ntotal):
             self._index.add(np.ascontiguousarray(embeddings))
@@ -89,6 +99,7 @@ class GalleryIndex:
         kept[rows] = False
         embeddings, before = self.embeddings()[kept], self.kind
         self.paths = [path for path, stays in zip(self.paths, kept, strict=True) if stays]
+        self.sightings = [one for one, stays in zip(self.sightings, kept, strict=True) if stays]
         self.stamps = self.stamps[kept]
         if self.kind == before and len(self):
             # An HNSW graph cannot lose a node, and the others are as quickly filled again.
@@ -124,6 +135,8 @@ class GalleryIndex:
                 paths=_as_bytes("\0".join(self.paths)),
                 stamps=self.stamps,
                 index=faiss.serialize_index(self._index),
+                seen_at=_as_bytes("\0".join(f"{one.camera}/{one.track}" for one in self.sightings)),
+                seen_when=np.array([one.time for one in self.sightings], np.float64),
                 **means,
             )
 
@@ -134,6 +147,7 @@ class GalleryIndex:
             with np.load(path, allow_pickle=False) as arrays:
                 card = Card(**json.loads(_as_text(arrays["card"])))
                 paths, stamps, content = _as_text(arrays["paths"]), arrays["stamps"], arrays["index"]
+                seen = _sightings(arrays, len(stamps))
                 means = None
                 if "means" in arrays:
                     cameras = tuple(_as_text(arrays["cameras"]).split("\0"))
@@ -144,9 +158,10 @@ class GalleryIndex:
             raise UserError(f"{path}: not a readable index ({error}); build it again by --gallery FOLDER") from None
         loaded = cls(card)
         loaded.paths, loaded.stamps = paths.split("\0") if paths else [], stamps
+        loaded.sightings = seen
         loaded._index = faiss.deserialize_index(content)
         loaded.camera_means = means
-        assert loaded._index.ntotal == len(loaded.paths) == len(stamps)
+        assert loaded._index.ntotal == len(loaded.paths) == len(stamps) == len(seen)
         return loaded
 
 
@@ -196,6 +211,17 @@ def _set_effort(index: Any, name: str, level: int, limit: int) -> None:
         if recall >= MIN_RECALL or level >= limit:
             return
         level = min(2 * level, limit)
+
+
+def _sightings(arrays: Any, images: int) -> list[Sighting]:
+    """Unknown ones in an index that was written before they were kept."""
+    if "seen_at" not in arrays or not images:
+        return [UNKNOWN] * images
+    places = [place.split("/") for place in _as_text(arrays["seen_at"]).split("\0")]
+    return [
+        Sighting(camera, track, time)
+        for (camera, track), time in zip(places, arrays["seen_when"].tolist(), strict=True)
+    ]
 
 
 def _as_bytes(text: str) -> np.ndarray:

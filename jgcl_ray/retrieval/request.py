@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
@@ -21,6 +22,7 @@ from jgcl_ray.retrieval.gallery import (
     remove_images,
 )
 from jgcl_ray.retrieval.index import GalleryIndex, Kind, looks_like_index
+from jgcl_ray.retrieval.sightings import Filter, sightings_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,10 @@ class Request:
     flip: bool = False  # of a new index, like camera_means; an index knows its own
     camera_means: bool = False
     camera: str | None = None  # of what is added and of the queries
+    by: Literal["image", "track"] = "image"  # what an answer is
+    in_camera: tuple[str, ...] = ()  # of the answers; none: any
+    since: float | None = None  # time of the answers, like until
+    until: float | None = None
 
 
 def fulfil(request: Request) -> list[Answer]:
@@ -70,7 +76,8 @@ def fulfil(request: Request) -> list[Answer]:
             for path in unreadable:
                 logger.warning("%s cannot be read and is left out", path)
         cameras = _cameras(request, index) if index.card.camera_means else None
-        added = add_images(index, encoder, paths, request.batch_size, True, cameras)
+        sightings = sightings_of(paths, places)
+        added = add_images(index, encoder, paths, request.batch_size, True, cameras, sightings)
     if request.remove:
         removed = remove_images(index, request.remove)
     if places or removed:
@@ -82,7 +89,9 @@ def fulfil(request: Request) -> list[Answer]:
     if not request.query:
         return []
     assert encoder is not None
-    return answer(index, encoder, [str(path) for path in request.query], request.k, request.camera)
+    among = Filter(tuple(request.in_camera), request.since, request.until)
+    queries = [str(path) for path in request.query]
+    return answer(index, encoder, queries, request.k, request.camera, request.by == "track", among)
 
 
 def _cameras(request: Request, index: GalleryIndex) -> dict[str, str]:
@@ -127,6 +136,9 @@ def _check(request: Request) -> None:
         raise UserError("--height and --width are of a new index (--gallery); an index knows its own")
     if request.gallery is None and (request.flip or request.camera_means):
         raise UserError("--flip and --camera-means are of a new index (--gallery); an index knows its own")
+    asks_of_answers = request.by == "track" or Filter(tuple(request.in_camera), request.since, request.until)
+    if asks_of_answers and not request.query:
+        raise UserError("--by track, --in-camera, --since and --until are of the answers to a --query; there is none")
     if request.camera is not None and not (request.add or request.query):
         raise UserError("--camera is of images that --add or --query name; in --gallery the folders are the cameras")
     for path in request.query:
