@@ -179,8 +179,8 @@ class EvalConfig(Section):
     every: int = Field(5, ge=1, description="Epochs between evaluations; the last epoch of a stage is evaluated too.")
     select_on: Literal["validation", "test"] = Field(
         "validation",
-        description="What chooses the best checkpoint: validation (the data set's own list, else how well tracklets "
-        "are found again; without either the last checkpoint is taken), or the test split, as the authors do.",
+        description="What chooses the best checkpoint: validation (the data set's own list; "
+        "without one the last checkpoint is taken), or the test split, as the authors do.",
     )
     batch_size: int = Field(64, ge=1, description="Images at a time, on each worker, for features.")
 

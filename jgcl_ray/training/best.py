@@ -29,17 +29,15 @@ class Best:
         return True
 
 
-def chooser(config: Config, has_validation_list: bool, has_tracklets: bool = False) -> str | None:
-    """Name of the score that chooses the best checkpoint; None, without labels and tracklets: the last one is taken.
+def chooser(config: Config, has_validation_list: bool) -> str | None:
+    """Name of the score that chooses the best checkpoint; None, without labels: the last one is taken.
 
-    has_tracklets: that can be found again (evaluation.unlabelled.split_half). No score without either that was tried
-    follows the truth well enough (benchmarks/bm_validation.py).
+    No score without labels that was tried follows the truth well enough (benchmarks/bm_validation.py), split-half of
+    tracklets among them: it rose where mAP fell (benchmarks/README.md, "Tracklets").
     """
     if config.eval.select_on == "test":
         return "mAP"
-    if has_validation_list:
-        return "validation_mAP"
-    return "validation_tracklets_mAP" if has_tracklets else None
+    return "validation_mAP" if has_validation_list else None
 
 
 def starts_trained(config: Config, stage: int) -> bool:

@@ -79,7 +79,7 @@ class Loop:
         self.position = Position()
         self.scores: dict[str, float] = {}  # of the last evaluation
         self.ends = tracklet_ends(tracks_of(session.data.dataset.train))
-        self.best = Best(chooser(self.config, session.data.dataset.validation is not None, self.ends is not None))
+        self.best = Best(chooser(self.config, session.data.dataset.validation is not None))
         self._memory: Mapping[str, Any] | None = None  # of the stage that is resumed
         self._resumed: Path | None = None  # the checkpoint
         self._closed = time.perf_counter()  # when the epoch before was recorded

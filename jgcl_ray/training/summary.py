@@ -11,7 +11,6 @@ import torch
 from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import Config
 from jgcl_ray.data.datasets import Split
-from jgcl_ray.evaluation.unlabelled import tracklet_ends
 from jgcl_ray.mlflow_mirror import Mirror, tracking_uri
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.training.best import chooser
@@ -19,7 +18,6 @@ from jgcl_ray.training.checkpoint import read_manifest
 from jgcl_ray.training.limits import draws
 from jgcl_ray.training.precision import prepare
 from jgcl_ray.training.prepare import UNSURE, Plan, estimated
-from jgcl_ray.training.session import tracks_of
 from jgcl_ray.training.step import generator_terms, translate
 
 LIBRARIES = 600 * 2**20  # resident memory of a process that has imported torch, Ray, faiss and scikit-learn
@@ -134,12 +132,10 @@ def _stages(plan: Plan) -> Iterator[str]:
 
 def selection(plan: Plan) -> str:
     """What chooses the best checkpoint, in words."""
-    ends = tracklet_ends(tracks_of(plan.dataset.train))
-    chosen_by = chooser(plan.config, plan.dataset.validation is not None, ends is not None)
+    chosen_by = chooser(plan.config, plan.dataset.validation is not None)
     return {
         "mAP": "the checkpoint of the highest mAP on the test split (eval.select_on=test)",
         "validation_mAP": "the checkpoint of the highest validation mAP, on the data set's own validation list",
-        "validation_tracklets_mAP": "the checkpoint that finds training tracklets again best, by split-half",
         None: "the last checkpoint: without labels no score is known that follows the truth",
     }[chosen_by]
 

@@ -28,8 +28,6 @@ def test_who_chooses(tmp_path: Path) -> None:
     config = configured(tmp_path, tmp_path)
     assert chooser(config, has_validation_list=False) is None
     assert chooser(config, has_validation_list=True) == "validation_mAP"
-    assert chooser(config, has_validation_list=False, has_tracklets=True) == "validation_tracklets_mAP"
-    assert chooser(config, has_validation_list=True, has_tracklets=True) == "validation_mAP"
     assert chooser(configured(tmp_path, tmp_path, "eval.select_on=test"), has_validation_list=True) == "mAP"
 
 

@@ -112,7 +112,7 @@ def test_cluster_contrast_in_place_of_the_joint_stage(
     assert records(tmp_path / "halves" / "walkers") == records(folder)
 
 
-def test_tracklets_are_labelled_together_and_choose_the_best(walkers: Path, tmp_path: Path) -> None:
+def test_tracklets_are_labelled_together_and_found_again(walkers: Path, tmp_path: Path) -> None:
     root = shutil.copytree(walkers, tmp_path / "tracked")
     names = sorted(path.name for path in (root / "bounding_box_train").glob("*.jpg"))
     visits = sorted({name[:7] for name in names})  # identity and camera
@@ -123,8 +123,7 @@ def test_tracklets_are_labelled_together_and_choose_the_best(walkers: Path, tmp_
     lines = records(tmp_path / "walkers")
     assert [line["tracklets"] for line in lines if "tracklets" in line] == [len(visits)] * 2
     scored = {line["step"]: line["validation_tracklets_mAP"] for line in lines if "validation_tracklets_mAP" in line}
-    best = (tmp_path / "walkers" / "checkpoints" / "best").resolve().name
-    assert int(best[4:11]) == max(scored, key=scored.get) and len(scored) == 2
+    assert len(scored) == 2 and all(0 < value <= 1 for value in scored.values())
 
 
 @pytest.mark.parametrize("stop_at", [pytest.param(step, marks=pytest.mark.slow) for step in (1, 4)] + [8])
