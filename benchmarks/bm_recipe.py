@@ -124,7 +124,9 @@ class Bench:
 
     def start(self) -> Path:
         """The encoder that all recipes start from, after the warm-up on labelled walkers."""
-        self.train("start", "cluster_contrast", TUNED_ON, ["run.stages=[warmup]", "eval.every=100"])
+        settings = ["run.stages=[warmup]", "eval.every=100"]
+        settings += ["warmup.epochs=4"] if self.arguments.quick else []
+        self.train("start", "cluster_contrast", TUNED_ON, settings)
         return self.latest("start") / "encoder.safetensors"
 
     def generator(self, people: int) -> tuple[Path, float]:
@@ -286,7 +288,7 @@ def main() -> None:
     if unknown := set(arguments.recipes) - set(RECIPES):
         parser.error(f"no recipe {', '.join(sorted(unknown))}; known: {', '.join(RECIPES)}")
     if arguments.quick:
-        arguments.set, arguments.seeds, arguments.images, arguments.generator_epochs = "demo", [1], 2 * 1280, 1
+        arguments.set, arguments.seeds, arguments.images, arguments.generator_epochs = "demo", [1], 1280, 1
         arguments.rates = arguments.rates or [3.5e-4]
 
     bench, runs = Bench(arguments), []

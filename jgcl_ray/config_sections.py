@@ -174,6 +174,17 @@ class JointConfig(Section):
 class ClusterContrastConfig(ContrastSchedule):
     """Of the joint stage under `joint.recipe=cluster_contrast`; the batches are P x K as in the warm-up."""
 
+    proxy_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of an image's contrast with the proxies of its cluster in other cameras (CAP, arXiv "
+        "2012.10674); 0: Cluster-Contrast as published.",
+    )
+    proxy_temperature: float = Field(0.07, gt=0, description="Temperature of that contrast.")
+    proxy_negatives: int = Field(
+        50, ge=1, description="Proxies of other clusters that an image is compared with, the nearest ones."
+    )
+
 
 class EvalConfig(Section):
     every: int = Field(5, ge=1, description="Epochs between evaluations; the last epoch of a stage is evaluated too.")

@@ -133,10 +133,14 @@ def _check_cameras(config: Config, train: Split) -> None:
     needing = [f"pseudo_labels.single_camera={labels.single_camera}"] if labels.single_camera != "keep" else []
     if labels.distance == "camera_aware_jaccard":
         needing.append(f"pseudo_labels.distance={labels.distance}")
+    if "joint" in config.run.stages and config.joint.recipe == "cluster_contrast":
+        weight = config.cluster_contrast.proxy_weight
+        needing += [f"cluster_contrast.proxy_weight={weight:g}"] if weight else []
     if needing and cameras.min() < 0:
         raise UserError(
             f"{needing[0]} needs the camera of each image, and {train.folder} does not tell it: use "
-            "pseudo_labels.single_camera=keep and pseudo_labels.distance=jaccard, or a folder for each camera"
+            "pseudo_labels.single_camera=keep, pseudo_labels.distance=jaccard and cluster_contrast.proxy_weight=0, or "
+            "a folder for each camera"
         )
     if labels.single_camera == "drop" and len(cameras) == 1:
         raise UserError(

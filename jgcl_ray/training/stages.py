@@ -14,11 +14,13 @@ import numpy as np
 import torch
 
 from jgcl_ray.batches import ImageBatch, PairedBatch, PseudoLabels
+from jgcl_ray.camera_proxies import CameraProxies
 from jgcl_ray.centroid_memory import CentroidMemory
-from jgcl_ray.config import ContrastSchedule, StageName
+from jgcl_ray.config import ClusterContrastConfig, ContrastSchedule, StageName
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.loaders import paired_loader, warm_up_loader
 from jgcl_ray.data.samplers import EpochShare, identity_batches, share, shuffled_batches
+from jgcl_ray.losses.camera_proxies import camera_proxy_contrast
 from jgcl_ray.losses.cluster_contrast import cluster_contrast
 from jgcl_ray.losses.joint import Terms
 from jgcl_ray.memory_bank import MemoryBank, build_memory_bank
@@ -95,12 +97,16 @@ class ClusterContrast:
         schedule: ContrastSchedule,
         optimiser: torch.optim.Optimizer,
         source: SourceImages | None = None,
+        proxies: ClusterContrastConfig | None = None,
     ) -> None:
+        """proxies: what to add with `proxy_weight` above 0."""
         self.session, self.config, self.epochs = session, session.config, epochs
         self.schedule, self.optimiser, self.source = schedule, optimiser, source
         self.images = session.data.images if source is None else source.images
         self._loader = warm_up_loader(self.images, self.config.data, self.config.run.seed)
         self.memory: CentroidMemory | None = None
+        self.proxy_config = proxies if proxies is not None and proxies.proxy_weight else None
+        self.proxies: CameraProxies | None = None
 
     def begin(self, step: int) -> None:
         """See Stage."""
@@ -113,6 +119,7 @@ class ClusterContrast:
             features, numbers = self.session.features(step), dict(self.session.label_anew(step))
         labels = torch.from_numpy(self._labels())
         self.memory = CentroidMemory(features, labels, self.config.centroid_memory, self.session.device)
+        self.proxies = self._new_proxies(features)
         return numbers
 
     def batches(self, epoch: int, first: int) -> Iterator[ImageBatch]:
@@ -133,20 +140,38 @@ class ClusterContrast:
         trust = None if self.source is not None else self.session.trust(batch.index)
         temperature = self.config.centroid_memory.temperature
         terms = {"cluster_contrast": cluster_contrast(f, y, self.memory, temperature, trust)}
+        total = terms["cluster_contrast"]
+        if self.proxies is not None and (given := self.proxy_config) is not None:
+            cameras = torch.from_numpy(self.images.split.cameras)[batch.index.cpu()].to(f.device)
+            settings = given.proxy_temperature, given.proxy_negatives, trust
+            terms["camera_proxies"] = camera_proxy_contrast(f, y, cameras, self.proxies, *settings)
+            total = total + given.proxy_weight * terms["camera_proxies"]
         set_learning_rate(self.optimiser, self.schedule.lr * 0.1 ** (epoch // self.schedule.decay_every))
-        descend(terms["cluster_contrast"], terms, [self.optimiser], batch, step)
+        descend(total, terms, [self.optimiser], batch, step)
         self.memory.update(y, f.detach())
+        if self.proxies is not None:
+            self.proxies.update(batch.index, f.detach())
         return {name: value.detach() for name, value in terms.items()}
 
     def state(self) -> dict[str, Any]:
         """See Stage."""
-        return {} if self.memory is None else {"centroids": self.memory.state_dict()}
+        memories = {"centroids": self.memory, "proxies": self.proxies}
+        return {name: memory.state_dict() for name, memory in memories.items() if memory is not None}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See Stage."""
         rows = state["centroids"]["rows"]
         self.memory = CentroidMemory(rows, torch.arange(len(rows)), self.config.centroid_memory, self.session.device)
         self.memory.load_state_dict(state["centroids"])
+        self.proxies = self._new_proxies(torch.zeros(len(self.images), rows.shape[1]))
+        if self.proxies is not None:
+            self.proxies.load_state_dict(state["proxies"])
+
+    def _new_proxies(self, features: torch.Tensor) -> CameraProxies | None:
+        if self.proxy_config is None:
+            return None
+        cameras, settings = self.images.split.cameras, self.config.centroid_memory
+        return CameraProxies(features, self._labels(), cameras, settings, self.session.device)
 
     def _labels(self) -> np.ndarray:
         return _labels_of(self.session).labels if self.source is None else self.source.labels
@@ -288,7 +313,8 @@ def build_stage(name: StageName, session: Session) -> Stage:
     if name == "generation":
         return Generation(session)
     if config.joint.recipe == "cluster_contrast":
-        return ClusterContrast(session, epochs, config.cluster_contrast, optimisers.encoder)
+        contrast = config.cluster_contrast
+        return ClusterContrast(session, epochs, contrast, optimisers.encoder, proxies=contrast)
     return Joint(session)
 
 

@@ -88,6 +88,9 @@ def test_cameras_that_are_not_known_are_missed_at_once(walkers: Path, tmp_path: 
     settings = ("data.name=folder", "meshes.source=upright", "pseudo_labels.single_camera=drop")
     with pytest.raises(UserError, match="single_camera=drop needs the camera of each image"):
         plan_run(configured(root, tmp_path, *settings))
+    proxies = ("joint.recipe=cluster_contrast", "cluster_contrast.proxy_weight=0.5")
+    with pytest.raises(UserError, match=r"proxy_weight=0\.5 needs the camera of each image"):
+        plan_run(configured(root, tmp_path, *settings[:2], *proxies))
 
 
 def test_advice_is_of_what_is_the_matter() -> None:

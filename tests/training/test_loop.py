@@ -98,11 +98,20 @@ def test_cluster_contrast_in_place_of_the_joint_stage(
 ) -> None:
     """The encoder alone, without projections or pictures of views; stopped between batches, it goes on alike."""
     recipe = ("joint.recipe=cluster_contrast", "run.stages=[warmup,joint]", "data.other_cameras_first=true")
-    settings = (*recipe, "cluster_contrast.batches_per_epoch=2", "meshes.source=folders", "meshes.root=/nowhere")
+    more = ("cluster_contrast.proxy_weight=0.5", "pseudo_labels.mirrored=true", "pseudo_labels.camera_means=true")
+    settings = (
+        *(*recipe, *more, "cluster_contrast.batches_per_epoch=2"),
+        *("meshes.source=folders", "meshes.root=/nowhere"),
+    )
     assert start(configured(walkers, tmp_path / "whole", *settings)).scores is not None
     folder = tmp_path / "whole" / "walkers"
     stages = [line["stage"] for line in records(folder) if "cluster_contrast" in line]
     assert stages == ["warmup"] * 2 + ["joint"] * 2
+    assert all(
+        line["camera_proxies"] > 0
+        for line in records(folder)
+        if "cluster_contrast" in line and line["stage"] == "joint"
+    )
     assert (folder / "pictures").is_dir() and not list((folder / "pictures").glob("*views*"))
 
     stop_after(3, tmp_path / "halves" / "walkers", monkeypatch)
