@@ -27,13 +27,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from jgcl_ray.centroid_memory import CentroidMemory
 from jgcl_ray.config import Config, load_config
 from jgcl_ray.data.datasets import Split, open_dataset
 from jgcl_ray.data.loaders import ExtractionLoader, open_images, warm_up_loader
 from jgcl_ray.data.samplers import Shard, identity_batches, share
 from jgcl_ray.evaluation.evaluator import evaluate
 from jgcl_ray.losses.cluster_contrast import cluster_contrast
+from jgcl_ray.memories.centroids import CentroidMemory
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.weights import build_encoder
 from jgcl_ray.pseudo_labels.extract import extract_features

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from jgcl_ray.config import MemoryBankConfig
 from jgcl_ray.losses.view_contrast import view_contrast
-from jgcl_ray.memory_bank import MemoryBank
+from jgcl_ray.memories.instances import MemoryBank
 
 IMAGES_PER_CLUSTER = 17  # Market-1501's mean
 

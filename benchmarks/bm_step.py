@@ -27,7 +27,7 @@ from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import Config, load_config
 from jgcl_ray.losses.joint import Terms, weighted_sum
 from jgcl_ray.losses.reconstruction import feature_loss, image_loss
-from jgcl_ray.memory_bank import MemoryBank
+from jgcl_ray.memories.instances import MemoryBank
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.training import step
 from jgcl_ray.training.optim import Optimisers, build_optimisers

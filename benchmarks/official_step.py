@@ -21,7 +21,7 @@ from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import Config, load_config
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.losses.joint import JointOutputs
-from jgcl_ray.memory_bank import MemoryBank
+from jgcl_ray.memories.instances import MemoryBank
 from jgcl_ray.models import official
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.training.optim import build_optimisers

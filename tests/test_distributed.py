@@ -11,7 +11,6 @@ import torch
 from worker_group import run_workers
 
 import jgcl_ray.distributed
-from jgcl_ray.centroid_memory import CentroidMemory
 from jgcl_ray.config import CentroidMemoryConfig, MemoryBankConfig
 from jgcl_ray.distributed import (
     all_reduce_gradients,
@@ -26,7 +25,8 @@ from jgcl_ray.distributed import (
 )
 from jgcl_ray.losses.cluster_contrast import cluster_contrast
 from jgcl_ray.losses.view_contrast import view_contrast
-from jgcl_ray.memory_bank import build_memory_bank
+from jgcl_ray.memories.centroids import CentroidMemory
+from jgcl_ray.memories.instances import build_memory_bank
 
 WIDTH = 6
 # A cluster of one, outliers, clusters of several sizes: 23 rows divide by no number of workers.

@@ -16,8 +16,8 @@ PACKAGE = Path(jgcl_ray.__file__).parent
 # and from those below, within functions, too.
 LAYERS = (
     "errors floats atomic batches cache progress strict_yaml config config_sections contact_sheet storage "
-    "distributed ray_cluster camera_means image_files stored_files",
-    "models memory_bank centroid_memory pseudo_labels mlflow_mirror run_log",
+    "distributed ray_cluster camera_means image_files stored_files arguments",
+    "models memories pseudo_labels mlflow_mirror run_log",
     "meshes losses",
     "data",
     "evaluation estimator_training",

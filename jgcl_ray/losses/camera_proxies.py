@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from jgcl_ray.camera_proxies import CameraProxies
+from jgcl_ray.memories.proxies import CameraProxies
 
 
 def camera_proxy_contrast(

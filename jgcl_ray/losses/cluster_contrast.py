@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from jgcl_ray.centroid_memory import CentroidMemory
+from jgcl_ray.memories.centroids import CentroidMemory
 
 
 def cluster_contrast(

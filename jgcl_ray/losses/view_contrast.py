@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from jgcl_ray.config import Formulation
-from jgcl_ray.memory_bank import ContrastDraw, MemoryBank
+from jgcl_ray.memories.instances import ContrastDraw, MemoryBank
 
 
 def view_contrast(

@@ -48,6 +48,11 @@ class Position:
     batch: Count = 0  # within the epoch
     step: Count = 0  # over all stages
 
+    @property
+    def begins_stage(self) -> bool:
+        """Whether no batch of the stage has been learnt from."""
+        return self.epoch == 0 and self.batch == 0
+
 
 @dataclass(frozen=True)
 class Manifest:

@@ -139,7 +139,7 @@ def _check_cameras(config: Config, train: Split) -> None:
     if needing and cameras.min() < 0:
         raise UserError(
             f"{needing[0]} needs the camera of each image, and {train.folder} does not tell it: use "
-            "pseudo_labels.single_camera=keep, pseudo_labels.distance=jaccard and cluster_contrast.proxy_weight=0, or "
+            "pseudo_labels.single_camera=keep, pseudo_labels.distance=jaccard, cluster_contrast.proxy_weight=0, or "
             "a folder for each camera"
         )
     if labels.single_camera == "drop" and len(cameras) == 1:

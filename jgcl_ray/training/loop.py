@@ -119,7 +119,7 @@ class Loop:
         while self.position.stage < len(stages):
             name = stages[self.position.stage]
             stage = build_stage(name, self.session)
-            if self._memory is None or self.position == Position(self.position.stage, step=self.position.step):
+            if self._memory is None or self.position.begins_stage:
                 stage.begin(self.position.step)
             elif self.position.batch:
                 with self._taking_up():

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 
 from jgcl_ray.batches import ImageBatch, PairedBatch, PseudoLabels
-from jgcl_ray.camera_proxies import CameraProxies
-from jgcl_ray.centroid_memory import CentroidMemory
 from jgcl_ray.config import ClusterContrastConfig, ContrastSchedule, StageName
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.loaders import paired_loader, warm_up_loader
@@ -23,7 +21,9 @@ from jgcl_ray.data.samplers import EpochShare, identity_batches, share, shuffled
 from jgcl_ray.losses.camera_proxies import camera_proxy_contrast
 from jgcl_ray.losses.cluster_contrast import cluster_contrast
 from jgcl_ray.losses.joint import Terms
-from jgcl_ray.memory_bank import MemoryBank, build_memory_bank
+from jgcl_ray.memories.centroids import CentroidMemory
+from jgcl_ray.memories.instances import MemoryBank, build_memory_bank
+from jgcl_ray.memories.proxies import CameraProxies
 from jgcl_ray.models.batch_norm import share_statistics
 from jgcl_ray.training.optim import set_learning_rate
 from jgcl_ray.training.precision import autocast, laid_out

@@ -29,7 +29,7 @@ from jgcl_ray.losses.joint import (
     weighted_sum,
 )
 from jgcl_ray.losses.view_contrast import view_contrast
-from jgcl_ray.memory_bank import MemoryBank
+from jgcl_ray.memories.instances import MemoryBank
 from jgcl_ray.models.networks import Networks
 from jgcl_ray.training.optim import Optimisers
 from jgcl_ray.training.precision import autocast, laid_out

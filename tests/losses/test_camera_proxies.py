@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jgcl_ray.camera_proxies import CameraProxies
 from jgcl_ray.config import CentroidMemoryConfig
 from jgcl_ray.losses.camera_proxies import camera_proxy_contrast
+from jgcl_ray.memories.proxies import CameraProxies
 
 LABELS = np.array([0, 0, 0, 1, 1, 2, 2, -1, 0, 3])
 CAMERAS = np.array([1, 2, 2, 1, 3, 2, 2, 1, 3, 1])

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jgcl_ray.centroid_memory import CentroidMemory
 from jgcl_ray.config import CentroidMemoryConfig
 from jgcl_ray.losses.cluster_contrast import cluster_contrast
+from jgcl_ray.memories.centroids import CentroidMemory
 
 
 def make_memory(labels: list[int]) -> CentroidMemory:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from jgcl_ray.config import MemoryBankConfig
 from jgcl_ray.losses.view_contrast import view_contrast
-from jgcl_ray.memory_bank import ContrastDraw, MemoryBank
+from jgcl_ray.memories.instances import ContrastDraw, MemoryBank
 
 GOLDEN = np.load(Path(__file__).parents[1] / "data" / "contrast.npz")
 NAMES = ("contrast_image", "contrast_views", "contrast_novel")

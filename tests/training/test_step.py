@@ -15,7 +15,7 @@ from worker_group import run_workers
 
 from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import Config, load_config
-from jgcl_ray.memory_bank import MemoryBank
+from jgcl_ray.memories.instances import MemoryBank
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.training import step as step_module
 from jgcl_ray.training.optim import build_optimisers

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from jgcl_ray.config import CentroidMemoryConfig
 from jgcl_ray.distributed import gather_rows
-from jgcl_ray.memory_bank import momentum_update
+from jgcl_ray.memories.instances import momentum_update
 
 
 class CentroidMemory:

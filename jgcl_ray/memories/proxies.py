@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from jgcl_ray.centroid_memory import CentroidMemory
 from jgcl_ray.config import CentroidMemoryConfig
+from jgcl_ray.memories.centroids import CentroidMemory
 
 
 class CameraProxies:

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from scipy.stats import chi2
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from jgcl_ray.centroid_memory import CentroidMemory
 from jgcl_ray.config import CentroidMemoryConfig, MemoryBankConfig
 from jgcl_ray.errors import UserError
 from jgcl_ray.losses.view_contrast import view_contrast
-from jgcl_ray.memory_bank import ContrastDraw, MemoryBank, ShardedMemoryBank, build_memory_bank
+from jgcl_ray.memories.centroids import CentroidMemory
+from jgcl_ray.memories.instances import ContrastDraw, MemoryBank, ShardedMemoryBank, build_memory_bank
 
 LABELS = {
     "clusters and outliers": [0, 0, 0, 1, 1, -1, 2, -1, 1, 0, 3, 1],
