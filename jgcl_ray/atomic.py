@@ -22,13 +22,16 @@ logger = logging.getLogger(__name__)
 def replacing(path: Path) -> Iterator[Path]:
     """A path in the same folder to write to; on leaving without an error it is on disk and takes `path`'s place.
 
-    Otherwise, and after a crash at any moment, `path` is what it was. UserError where its folder is missing.
+    Otherwise, and after a crash at any moment, `path` is what it was. UserError where its folder is missing, or where
+    it is no file: a device would be a plain file afterwards.
     """
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it first")
     if path.is_dir():
         raise UserError(f"{path}: a folder; give the name of a file")
-    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")  # the suffix stays: some formats go by it
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: a device or a pipe, not to be replaced; give the name of a file")
+    partial = partial_of(path)
     _clear_away(path)
     try:
         yield partial
@@ -38,6 +41,11 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """Where this process writes what is to become `path`; the suffix stays: some formats go by it."""
+    return path.with_name(f".{os.getpid()}.partial.{path.name}")
 
 
 def _clear_away(path: Path) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+
+from jgcl_ray.errors import UserError
+from jgcl_ray.places import check_file
 
 FONT_SIZE, LINE, GAP, FRAME = 12, 15, 6, 3  # pixels
 
@@ -17,6 +21,13 @@ class Tile:
     image: Image.Image  # RGB, of any size
     caption: str = ""  # below it, lines that do not fit end in an ellipsis
     frame: str | None = None  # colour of a frame around it
+
+
+def check_sheet(path: Path, option: str) -> None:
+    """UserError where no sheet can be written at `path`, which `option` gives, or its suffix names no format."""
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise UserError(f"{option} {path}: unknown format of pictures; give a name that ends in .png or .jpg")
+    check_file(path, option)
 
 
 def contact_sheet(

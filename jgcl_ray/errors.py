@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import signal
 import sys
@@ -16,6 +17,9 @@ class UserError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
+
+# Of a place rather than of the program; most places are tried ahead (jgcl_ray/places.py), and some fill up later.
+_OF_PLACES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG}
 
 _LEGIBLE = "jgcl_ray.legible"
 
@@ -35,7 +39,8 @@ codecs.register_error(_LEGIBLE, _legible)
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Turn a UserError into one line on standard error and exit code 2; every other error keeps its traceback.
+    """Turn a UserError into one line on standard error and exit code 2, and so a full or read-only disk and a file
+    that may not be touched; every other error keeps its traceback.
 
     Ctrl-C ends in one word and with exit code 130, as shells have it.
 
@@ -48,6 +53,12 @@ def exit_on_user_error() -> Iterator[None]:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in _OF_PLACES:
+            raise
+        place = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {place}{error.strerror}; make room or mend that, or give another place", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

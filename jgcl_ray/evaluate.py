@@ -8,6 +8,7 @@ from typing import Any
 
 from jgcl_ray.config import Config, Section, load_config
 from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.places import check_file, check_folder
 
 DESCRIPTION = """\
 Score an encoder. Each query is a photo of a person; the gallery is ranked by distance to it. By the protocol of
@@ -48,14 +49,14 @@ def main() -> None:
         from jgcl_ray.progress import plain_console
 
         console = plain_console()
-        dataset = open_dataset(config.data, config.walkers)
-        labelled(dataset)
-        protocol = arguments.protocol or dataset.protocol
         other = None if arguments.against is None else ScoresFile.read(arguments.against)
         path = arguments.checkpoint.expanduser()
         checkpoint = checkpoints_in(path)[0] if path.is_dir() else path
         size = {name: value for name, value in _given(config.data).items() if name in ("height", "width")}
         encoder = Encoder.load(checkpoint, config.scaling.device, **size)
+        dataset = open_dataset(config.data, config.walkers)  # walkers may be rendered here, for minutes
+        labelled(dataset)
+        protocol = arguments.protocol or dataset.protocol
         console.print(f"{encoder.description}; {dataset.description}")
         dataset = check_images(dataset, config.data.on_bad_image)
         if other is not None:
@@ -79,6 +80,7 @@ def main() -> None:
         if not (arguments.cross_camera or arguments.report):
             document.pop("cross_camera", None)
         if arguments.json is not None:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
             write_json(arguments.json, document)
         if arguments.cross_camera:
             print("\n".join(found.camera_lines()))
@@ -192,14 +194,10 @@ def _config(arguments: argparse.Namespace) -> Config:
     changes = {"name": arguments.data} | ({} if root is None else {"root": root})
     if arguments.means_of != "train" and not arguments.camera_means:
         raise UserError(f"--means-of {arguments.means_of} is of --camera-means; give that, too")
-    for option, path, wanted in (("--json", arguments.json, "file"), ("--report", arguments.report, "folder")):
-        if path is not None and path.exists() and path.is_dir() != (wanted == "folder"):
-            raise UserError(f"{option} {path}: is no {wanted}; give another name")
-        if path is not None:
-            try:  # now, rather than when all is computed
-                (path if wanted == "folder" else path.parent).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"{option} {path}: cannot be made ({error.strerror}); give another name") from None
+    if arguments.json is not None:
+        check_file(arguments.json, "--json", parents=True)
+    if arguments.report is not None:
+        check_folder(arguments.report, "--report")
     return config.model_copy(update={"data": config.data.model_copy(update=changes)})
 
 

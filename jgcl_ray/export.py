@@ -43,6 +43,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--width", type=whole(1, 10_000), help="of the images, pixels (the training's, or 128)")
     given = parser.parse_args(arguments)
     with exit_on_user_error():
+        from jgcl_ray.places import check_file
+
+        check_file(given.out, "--out")
+
         from jgcl_ray.encoder import Encoder
         from jgcl_ray.export_formats import export, preprocessing
 

@@ -35,9 +35,15 @@ def main(arguments: list[str] | None = None) -> None:
             raise UserError("--sheet and --json show the answers to a --query, and there is none")
 
         from jgcl_ray.atomic import write_json
+        from jgcl_ray.contact_sheet import check_sheet
+        from jgcl_ray.places import check_file
         from jgcl_ray.retrieval.answers import write_sheet
         from jgcl_ray.retrieval.request import Request, fulfil
 
+        if sheet is not None:
+            check_sheet(sheet, "--sheet")
+        if file is not None:
+            check_file(file, "--json")
         answers = fulfil(Request(**given))
         if sheet is not None:
             write_sheet(answers, sheet)

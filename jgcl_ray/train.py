@@ -8,6 +8,7 @@ import sys
 
 from jgcl_ray.config import load_config
 from jgcl_ray.errors import exit_on_user_error
+from jgcl_ray.places import check_folder
 
 
 def main() -> None:
@@ -27,6 +28,8 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     with exit_on_user_error():
         config = load_config(arguments.config, arguments.overrides)
+        folder = config.run.root / config.run.name
+        check_folder(folder, "run.root, run.name:")
 
         # Ray is slow to import: a mistake in the configuration is told before that.
         from jgcl_ray.progress import plain_console
@@ -38,7 +41,7 @@ def main() -> None:
             dry_run(config, print)
             return
         try:
-            with shown(config.run.root / config.run.name, console):
+            with shown(folder, console):
                 outcome = train(config, lambda line: console.print(line))
         except Interrupted as error:
             console.print(str(error))
@@ -46,7 +49,7 @@ def main() -> None:
         if outcome.interrupted:
             console.print("stopped from outside; the same command goes on from here")
             sys.exit(128 + signal.SIGTERM)
-    print(last_line(config.run.root / config.run.name, outcome))
+    print(last_line(folder, outcome))
 
 
 if __name__ == "__main__":

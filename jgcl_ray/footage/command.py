@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
+from jgcl_ray.contact_sheet import check_sheet
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.detect import check_installed
 from jgcl_ray.footage.job import STATE, Job, Watch, finished, work
@@ -19,6 +20,7 @@ from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source, checked
 from jgcl_ray.footage.summary import records_of, write_sheet, write_summary, write_tables
 from jgcl_ray.footage.tracks import Filters
+from jgcl_ray.places import check_folder
 from jgcl_ray.progress import description_column
 
 
@@ -40,16 +42,14 @@ class Request:
 def fulfil(request: Request) -> list[str]:
     """Crops, tables, summary and sheet; the summary's lines. A camera's UserError comes after the other cameras."""
     sources = checked(request.sources)
+    out = request.out.expanduser().absolute()
+    check_folder(out / STATE if out.is_dir() else out, "--out")
+    if request.sheet is not None:
+        check_sheet(request.sheet, "--sheet")
     for detector in {source.detect for source in sources} - {None}:
         assert detector is not None
         check_installed(detector)
-    if request.out.exists() and not request.out.is_dir():
-        raise UserError(f"--out {request.out}: a file; give a folder")
-    out = request.out.expanduser().absolute()
-    try:
-        (out / STATE).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror}") from None
+    (out / STATE).mkdir(parents=True, exist_ok=True)
     jobs = [Job(source, out, request.filters, request.sampling, request.detector_weights) for source in sources]
     open_jobs = [job for job in jobs if finished(job) is None]
     for job in jobs:

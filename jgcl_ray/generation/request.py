@@ -15,6 +15,7 @@ from jgcl_ray.generation.scores import ViewScores, inception_features, own_featu
 from jgcl_ray.generation.surface_people import check_bodies, surface_config, surface_people
 from jgcl_ray.generation.view_generator import ViewGenerator
 from jgcl_ray.meshes.projection_folders import VIEWS
+from jgcl_ray.places import check_folder
 from jgcl_ray.progress import tracked
 
 GRID = 12  # people on the sheet
@@ -39,6 +40,7 @@ class Request:
 
 def fulfil(request: Request) -> ViewScores | None:
     """Write what is wanted; the scores, where they are."""
+    check_folder(request.out.expanduser().absolute(), "--out")
     views = VIEWS[:: len(VIEWS) // request.views]
     if request.checkpoint is None:
         people = open_people(request.images, surface_config(request.overrides))

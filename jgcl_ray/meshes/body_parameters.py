@@ -31,6 +31,7 @@ from scipy.spatial.transform import Rotation
 from jgcl_ray.atomic import replacing
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.cameras import Camera
+from jgcl_ray.places import check_file
 
 JOINTS = {"smpl": 24, "anny": 104}
 SHAPE_KEYS: dict[str, Literal["smpl", "anny"]] = {"betas": "smpl", "phenotypes": "anny"}
@@ -103,6 +104,13 @@ def read_body_parameters(path: Path) -> BodyParameters:
         None if size is None else size.astype(np.float64),
         None if up is None else up.astype(np.float64),
     )
+
+
+def check_parameters_file(path: Path, option: str) -> None:
+    """UserError where `write_body_parameters` cannot write to `path`."""
+    if path.suffix != ".npz":
+        raise UserError(f"{option} {path}: the name of a file of body parameters must end in .npz")
+    check_file(path, option)
 
 
 def write_body_parameters(parameters: BodyParameters, path: Path, **besides: np.ndarray) -> None:

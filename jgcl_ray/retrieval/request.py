@@ -11,6 +11,7 @@ from typing import Literal
 
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
+from jgcl_ray.places import check_file
 from jgcl_ray.retrieval.answers import Answer, answer
 from jgcl_ray.retrieval.gallery import (
     add_images,
@@ -132,6 +133,8 @@ def _check(request: Request) -> None:
         raise UserError("--checkpoint is missing: images are embedded by an encoder; only --remove does without")
     if request.gallery is not None and request.index.exists() and not looks_like_index(request.index):
         raise UserError(f"{request.index}: exists and is no index; give --index another name")
+    if request.gallery or ((request.add or request.remove) and request.index.exists()):
+        check_file(request.index, "--index")
     if request.gallery is None and (request.height or request.width):
         raise UserError("--height and --width are of a new index (--gallery); an index knows its own")
     if request.gallery is None and (request.flip or request.camera_means):

@@ -24,6 +24,7 @@ from ray.tune.search import Searcher
 
 from jgcl_ray.config import Config
 from jgcl_ray.errors import UserError
+from jgcl_ray.places import check_folder
 from jgcl_ray.ray_cluster import ray_cluster
 from jgcl_ray.training.prepare import plan_run
 from jgcl_ray.training.run_lock import only_writer
@@ -79,6 +80,7 @@ def sweep(base: Config, space: Space, tell: Tell, again: bool = False) -> Sweep:
     folder, metric = base.run.root / f"{base.run.name}-{space.name}", metric_of(space.sweep, base)
     if space.sweep.searcher == "optuna" and importlib.util.find_spec("optuna") is None:
         raise UserError("searcher: optuna is an extra: pip install 'jgcl_ray[tune]'")
+    check_folder(folder, "run.root, run.name:")
     plan_run(base)  # also renders walkers, once, before the trials want them
     with only_writer(folder):
         return _sweep(folder, metric, base, space, tell, again)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from jgcl_ray.arguments import LARGEST_SEED, whole
 from jgcl_ray.config import WalkersConfig
+from jgcl_ray.contact_sheet import check_sheet
 from jgcl_ray.data.walkers.plan import TRAIN_SHARE
-from jgcl_ray.data.walkers.rendering import PRESETS, REPORTED_SEED, WalkersSize, ensure_rendered, render
+from jgcl_ray.data.walkers.rendering import PRESETS, REPORTED_SEED, WalkersSize, check_room, ensure_rendered, render
 from jgcl_ray.data.walkers.sheet import contact_sheet
 from jgcl_ray.errors import UserError, exit_on_user_error
 
@@ -27,7 +29,7 @@ Settings are tuned on --seed 1 and results reported on --seed {REPORTED_SEED}: o
 """
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Parse, render, draw the sheet."""
     parser = argparse.ArgumentParser(
         prog="python -m jgcl_ray.data.walkers",
@@ -52,9 +54,11 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=whole(1), help="processes (default: one for each core)")
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet (PNG) of the set")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     with exit_on_user_error():
         size = _size(arguments)
+        if arguments.sheet is not None:
+            check_sheet(arguments.sheet, "--sheet")
         if arguments.out is None:
             if replace(size, tracks=False) != PRESETS[arguments.preset]:
                 raise UserError("--out is needed for a set of your own size; the cache holds presets only")
@@ -62,6 +66,7 @@ def main() -> None:
             out = ensure_rendered(walkers)
         else:
             out = arguments.out.expanduser().absolute()
+            check_room(out, "--out")
             render(out, size, arguments.seed, arguments.workers)
         print(f"walkers: {out}")
         if arguments.sheet is not None:

@@ -32,6 +32,7 @@ from jgcl_ray.data.walkers.tracks import TRACKS_FILE, write_tracks
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.gait import ARMS
 from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, view_folder
+from jgcl_ray.places import check_folder
 from jgcl_ray.progress import description_column
 
 REVISION = 1  # of the rendering: raised when the same arguments draw other pictures
@@ -93,8 +94,16 @@ def ensure_rendered(walkers: WalkersConfig) -> Path:
     """The folder of a preset in the cache (jgcl_ray.cache), rendered on first use."""
     name = f"{walkers.preset}-tracks" if walkers.tracks else walkers.preset
     folder = cache_folder() / f"walkers-{name}-seed{walkers.seed}-r{REVISION}"
+    check_room(folder, "walkers' cache (JGCL_RAY_CACHE)")
     render(folder, replace(PRESETS[walkers.preset], tracks=walkers.tracks), walkers.seed)
     return folder
+
+
+def check_room(out: Path, option: str) -> None:
+    """UserError where a set cannot be rendered into `out`, before anything is; one that is there needs no room."""
+    there = os.path.lexists(out)
+    if not (there and out.is_dir()):
+        check_folder(out if there else _partial(out), option)
 
 
 def render(out: Path, size: WalkersSize, seed: int, workers: int | None = None) -> None:
@@ -116,9 +125,13 @@ def _is_rendered(out: Path, size: WalkersSize, seed: int) -> bool:
     return out.exists()
 
 
+def _partial(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
+
+
 def _render_set(out: Path, size: WalkersSize, seed: int, workers: int | None) -> None:
     made_of = size.made_of(seed)
-    partial = out.with_name(out.name + ".partial")
+    partial = _partial(out)
     if partial.exists() and _manifest(partial) != made_of:
         shutil.rmtree(partial)
     for folder in FOLDERS.values():

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from jgcl_ray.arguments import LARGEST_SEED, whole
+from jgcl_ray.contact_sheet import check_sheet
 from jgcl_ray.data.datasets.image_tree import image_tree
 from jgcl_ray.errors import UserError, exit_on_user_error
-from jgcl_ray.meshes.body_parameters import write_body_parameters
+from jgcl_ray.meshes.body_parameters import check_parameters_file, write_body_parameters
 from jgcl_ray.meshes.estimator import UNSURE_ABOVE, BodyEstimator
 from jgcl_ray.progress import tracked
 
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _estimate(given: argparse.Namespace) -> None:
     images, out = given.images.expanduser().absolute(), given.out.expanduser().absolute()
+    check_parameters_file(out, "--out")
+    if given.sheet is not None:
+        check_sheet(given.sheet, "--sheet")
     names = image_tree(images)
     if given.checkpoint is not None:
         from jgcl_ray.meshes.spin import SpinEstimator

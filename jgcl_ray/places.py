@@ -1,0 +1,67 @@
+"""Places that results go to, tried before the work."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from jgcl_ray.atomic import partial_of
+from jgcl_ray.errors import UserError
+
+
+def check_file(path: Path, option: str, parents: bool = False) -> None:
+    """UserError where no file can be written at `path` or replaced there; `option`: what the user gave it by.
+
+    Tried by a file beside it, which goes at once. parents: missing folders above it will be made; else they must be
+    there.
+    """
+    with _refused(path, option):
+        if path.is_dir():
+            raise UserError(f"{option} {path}: a folder; give the name of a file")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{option} {path}: a device or a pipe, not to be replaced; give the name of a file")
+        if not parents and not os.path.lexists(path.parent):
+            raise UserError(f"{option} {path}: there is no folder {path.parent}; make it first")
+        _try(path.parent, partial_of(path).name)
+
+
+def check_folder(path: Path, option: str) -> None:
+    """UserError where there is no folder at `path` and none can be made, or where nothing can be written in it.
+
+    Tried by a file in it, or in the nearest folder above it that exists; it goes at once.
+    """
+    with _refused(path, option):
+        if os.path.lexists(path) and not path.is_dir():
+            raise UserError(f"{option} {path}: not a folder; give the name of a folder, or of one to be made")
+        _try(path, partial_of(path / "trial").name)
+
+
+@contextmanager
+def _refused(path: Path, option: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{option} {path}: cannot be written to ({error.strerror}); give another place") from None
+
+
+def _try(folder: Path, name: str) -> None:
+    wanted, missing = folder, []
+    while not os.path.lexists(folder):
+        missing.append(folder.name)
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    for made in (wanted, *(folder / part for part in missing)):
+        with suppress(FileNotFoundError):
+            made.lstat()  # the file system refuses a name that is too long for it
+    trial = folder / name
+    try:
+        with trial.open("wb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())  # some file systems find no room only here
+    finally:
+        trial.unlink(missing_ok=True)

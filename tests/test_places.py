@@ -1,0 +1,152 @@
+"""Places for results are tried before the work: one line, exit code 2, and nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from jgcl_ray import evaluate, export, generate, search, train, tune
+from jgcl_ray.atomic import replacing
+from jgcl_ray.data.walkers import __main__ as walkers
+from jgcl_ray.data.walkers import rendering
+from jgcl_ray.encoder import Encoder
+from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.footage import __main__ as footage
+from jgcl_ray.meshes.estimator import __main__ as estimator
+from jgcl_ray.places import check_file, check_folder
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("there", "a folder"), ("file/x.json", "Not a directory"), ("none/x.json", "there is no folder"),
+        (LONG, "File name too long"), ("n" * 250, "File name too long"), ("/dev/null", "a device"),
+        ("/proc/x.json", "cannot be written to"),
+    ],
+)  # fmt: skip
+def test_files(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=f"--out .*{words}"):
+        check_file(tmp_path / name, "--out")
+    check_file(tmp_path / "file", "--out")
+    check_file(tmp_path / "new.json", "--out")
+    check_file(tmp_path / "none" / "below" / "x.json", "--out", parents=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("file", "not a folder"), ("file/below", "Not a directory"), ("adrift", "not a folder"),
+        (LONG, "File name too long"), (f"none/{LONG}/x", "File name too long"), ("/proc/x/y", "cannot be written to"),
+        ("/".join(["deep"] * 1000), "File name too long"),
+    ],
+)  # fmt: skip
+def test_folders(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "adrift").symlink_to(tmp_path / "not mounted")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=f"--out .*{words}"):
+        check_folder(tmp_path / name, "--out")
+    check_folder(tmp_path / "there", "--out")
+    check_folder(tmp_path / "none" / "below", "--out")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_is_found_ahead_and_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "crops/x.jpg")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        check_folder(tmp_path, "--out")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(SystemExit) as ended, exit_on_user_error():
+        full()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: crops/x.jpg: No space left on device; ")
+    with pytest.raises(OSError, match="Input/output"), exit_on_user_error():
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_device_stays_one() -> None:
+    with pytest.raises(UserError, match="/dev/null: a device"), replacing(Path("/dev/null")):
+        pass
+    assert Path("/dev/null").is_char_device()
+
+
+def _through_argv(command: Callable[[], None]) -> Callable[[list[str]], None]:
+    def call(arguments: list[str]) -> None:
+        sys.argv = ["command", *arguments]
+        command()
+
+    return call
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
+    "train": (_through_argv(train.main), "run.local=true run.root={}"),
+    "dry run": (_through_argv(train.main), "--dry-run run.local=true run.root={}"),
+    "run.name": (_through_argv(train.main), f"run.local=true run.root=runs run.name={LONG}"),
+    "tune": (_through_argv(tune.main), "run.root={}"),
+    "walkers": (walkers.main, "--out {}"),
+    "walkers' sheet": (walkers.main, "--preset tiny --out w --sheet {}/x.png"),
+    "export": (export.main, "--checkpoint run --format pt2 --out {}/x.pt2"),
+    "search": (search.main, "--checkpoint run --gallery . --index {}/x.idx"),
+    "search's sheet": (search.main, "--checkpoint run --index x.idx --query file --sheet {}/x.png"),
+    "search's answers": (search.main, "--checkpoint run --index x.idx --query file --json {}/x.json"),
+    "generate": (generate.main, "--checkpoint run --images . --out {}"),
+    "estimate": (estimator.main, "estimate --images . --out {}/x.npz"),
+    "estimate's sheet": (estimator.main, "estimate --images . --out x.npz --sheet {}/x.png"),
+    "estimator": (estimator.main, "train --out {}/x.safetensors"),
+    "scores": (_through_argv(evaluate.main), "--checkpoint run --data walkers --json {}/x.json"),
+    "report": (_through_argv(evaluate.main), "--checkpoint run --data walkers --report {}"),
+    "no checkpoint": (_through_argv(evaluate.main), "--checkpoint nowhere --data walkers"),
+    "footage": (footage.main, "--camera a --frames . --detect --out {}/x"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_try_them_before_they_begin(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def worked(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("the work has begun")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JGCL_RAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(rendering, "render", worked)
+    monkeypatch.setattr(walkers, "render", worked)
+    if name != "no checkpoint":
+        monkeypatch.setattr(Encoder, "load", worked)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    (tmp_path / "file").touch()
+    call, arguments = COMMANDS[name]
+    with pytest.raises(SystemExit) as ended:
+        call(arguments.format("file").split())
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1, error
+    assert any(words in error for words in ("not a folder", "Not a directory", "too long", "nowhere")), error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_cache_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JGCL_RAY_CACHE", str(tmp_path / "file"))
+    with pytest.raises(SystemExit) as ended:
+        walkers.main(["--preset", "tiny"])
+    assert ended.value.code == 2 and "JGCL_RAY_CACHE" in capsys.readouterr().err
