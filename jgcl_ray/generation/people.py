@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.image_files import resize
 from jgcl_ray.meshes.estimated_bodies import ensure_estimated, made_from
 from jgcl_ray.meshes.estimator import WEIGHTS
-from jgcl_ray.meshes.projection_folders import SplitName, png_name, view_folder
+from jgcl_ray.meshes.projection_folders import SplitName, png_names, view_folder
 from jgcl_ray.meshes.projections import ProjectionSource, open_projections
 from jgcl_ray.progress import tracked
 
@@ -43,6 +44,11 @@ class People:
     def names(self) -> tuple[str, ...]:
         """N paths relative to the folder, with forward slashes."""
         return self.store.split.paths
+
+    @cached_property
+    def pictures(self) -> list[str]:
+        """N names under which their pictures are written, each its own."""
+        return png_names(self.names)
 
     @property
     def folder(self) -> Path:
@@ -88,7 +94,8 @@ def open_people(folder: Path, config: Config) -> People:
         names = _with_projections(folder, names, folder.parent / "meshes")
     if meshes.source == "estimated":
         meshes = _estimated(meshes, folder, names)
-    split = next((name for name in SPLITS if meshes.root and _has(meshes.root, name, names[0])), SPLITS[0])
+    first = names[0], png_names(names)[0]
+    split = next((name for name in SPLITS if meshes.root and _has(meshes.root, name, *first)), SPLITS[0])
     cameras = np.full(len(names), UNKNOWN_CAMERA, np.int64)
     store = ImageStore(Split(folder, names, None, cameras), config.data.height, config.data.width)
     return People(store, open_projections(meshes, config.data, names, split, folder), split)
@@ -105,7 +112,11 @@ def _estimated(meshes: MeshesConfig, folder: Path, names: Sequence[str]) -> Mesh
 
 def _with_projections(folder: Path, names: tuple[str, ...], meshes: Path) -> tuple[str, ...]:
     """The walkers that have projections; all of them where none has, which is an error further on."""
-    drawn = tuple(name for name in names if any(_has(meshes, split, name) for split in SPLITS))
+    drawn = tuple(
+        name
+        for name, picture in zip(names, png_names(names), strict=True)
+        if any(_has(meshes, split, name, picture) for split in SPLITS)
+    )
     if not drawn or len(drawn) == len(names):
         return names
     warnings.warn(
@@ -115,6 +126,6 @@ def _with_projections(folder: Path, names: tuple[str, ...], meshes: Path) -> tup
     return drawn
 
 
-def _has(root: Path, split: SplitName, name: str) -> bool:
+def _has(root: Path, split: SplitName, name: str, picture: str) -> bool:
     folder = view_folder(root, split, 0)
-    return (folder / name).is_file() or (folder / png_name(name)).is_file()
+    return (folder / name).is_file() or (folder / picture).is_file()

@@ -14,7 +14,7 @@ from jgcl_ray.atomic import replacing
 from jgcl_ray.contact_sheet import Tile, contact_sheet
 from jgcl_ray.generation.people import People
 from jgcl_ray.generation.view_generator import ViewGenerator
-from jgcl_ray.meshes.projection_folders import png_name, view_folder
+from jgcl_ray.meshes.projection_folders import view_folder
 
 BATCH = 16  # people at a time
 STEPS = 7  # of an interpolation, both ends included
@@ -26,7 +26,7 @@ TILE_HEIGHT = 192  # pixels, of animations
 class SeenPerson:
     """One photo and what the generator makes of it."""
 
-    name: str
+    picture: str  # name of its pictures (People.pictures)
     photo: np.ndarray  # uint8 (H, W, 3)
     views: dict[int, np.ndarray]  # degrees -> uint8 (H, W, 3)
 
@@ -39,7 +39,7 @@ def seen_people(
     drawn = {view: generator.draw(people.meshes(rows, view), codes).numpy() for view in views}
     photos = people.pixels(rows)
     return [
-        SeenPerson(people.names[row], photos[i], {view: pictures[i] for view, pictures in drawn.items()})
+        SeenPerson(people.pictures[row], photos[i], {view: pictures[i] for view, pictures in drawn.items()})
         for i, row in enumerate(rows)
     ]
 
@@ -47,14 +47,14 @@ def seen_people(
 def write_views(person: SeenPerson, people: People, out: Path) -> None:
     """One file for each view, under the photo's name, in the layout of projections: OUT/train/render_45/NAME.png."""
     for view, picture in person.views.items():
-        path = view_folder(out, people.split, view) / png_name(person.name)
+        path = view_folder(out, people.split, view) / person.picture
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(path)
 
 
 def write_turntable(person: SeenPerson, out: Path) -> None:
     """OUT/turntables/NAME.gif: the photo, and the person turning beside it."""
-    path = out / "turntables" / Path(png_name(person.name)).with_suffix(".gif")
+    path = out / "turntables" / Path(person.picture).with_suffix(".gif")
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_gif([np.hstack([person.photo, picture]) for picture in person.views.values()], TURN, path)
 

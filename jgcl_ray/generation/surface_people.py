@@ -40,6 +40,6 @@ def surface_people(people: People, rows: Sequence[int], views: Sequence[int]) ->
             picture = surface.draw(torch.from_numpy(people.coordinates(rows, view))).picture
             drawn[view] = (picture.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
     return [
-        SeenPerson(people.names[row], photos[i], {view: pictures[i] for view, pictures in drawn.items()})
+        SeenPerson(people.pictures[row], photos[i], {view: pictures[i] for view, pictures in drawn.items()})
         for i, row in enumerate(rows)
     ]

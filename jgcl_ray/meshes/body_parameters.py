@@ -21,7 +21,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -31,6 +31,7 @@ from scipy.spatial.transform import Rotation
 from jgcl_ray.atomic import replacing
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.cameras import Camera
+from jgcl_ray.meshes.projection_folders import png_names
 from jgcl_ray.places import check_file
 
 JOINTS = {"smpl": 24, "anny": 104}
@@ -48,6 +49,11 @@ class BodyParameters:
     camera: np.ndarray  # (N, 3) float64: s, tx, ty
     size: np.ndarray | None  # (N, 2) float64: height and width of the images, pixels
     up: np.ndarray | None = None  # (N, 3) float64: the vertical in the camera's axes
+
+    @cached_property
+    def pictures(self) -> list[str]:
+        """The names under which the images' projections are written, N."""
+        return png_names(self.names)
 
     def camera_of(self, row: int, height: int, width: int) -> Camera:
         """The camera that took the image in `row`, its picture resized to height x width."""
@@ -142,13 +148,14 @@ def _names(path: Path, names: np.ndarray) -> tuple[str, ...]:
     if names.ndim != 1 or names.dtype.kind != "U" or not len(names):
         raise UserError(f"{path}: names is {names.dtype} {names.shape}, expected text of shape (N,), N > 0")
     listed = tuple(names.tolist())
-    seen: dict[str, str] = {}
+    seen: set[str] = set()
     for name in listed:
         pure = PurePosixPath(name)
         if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name:
             raise UserError(f"{path}: {name!r} in names is not a path relative to the image folder, with / in it")
-        if (other := seen.setdefault(str(pure.with_suffix("")), name)) is not name:
-            raise UserError(f"{path}: names holds {other} and {name}, which share a picture")
+        if str(pure) in seen:
+            raise UserError(f"{path}: names holds {name} twice")
+        seen.add(str(pure))
     return listed
 
 

@@ -21,7 +21,7 @@ from jgcl_ray.meshes.body_parameters import BodyParameters, read_body_parameters
 from jgcl_ray.meshes.cameras import Camera, Mesh
 from jgcl_ray.meshes.farm import map_over_cluster
 from jgcl_ray.meshes.light_body import light_body
-from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, listing, png_name, view_folder
+from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, listing, view_folder
 from jgcl_ray.meshes.renderers import open_renderer, resolve_renderer
 from jgcl_ray.meshes.shading import PreparedMesh, Renderer, Scene, render_grey, see_reference, to_uint8
 
@@ -135,9 +135,9 @@ class DrawJob:
             "width": self.width,
         }
 
-    def path(self, name: str, view: int) -> Path:
-        """Where the projection of an image goes."""
-        return view_folder(self.out, self.split, view) / png_name(name)
+    def path(self, picture: str, view: int) -> Path:
+        """Where the projection of an image goes; picture: of BodyParameters.pictures."""
+        return view_folder(self.out, self.split, view) / picture
 
 
 def draw_ahead(job: DrawJob, workers: int | None = None) -> tuple[int, int]:
@@ -150,8 +150,8 @@ def draw_ahead(job: DrawJob, workers: int | None = None) -> tuple[int, int]:
     folders = {(view, str(Path(name).parent)) for name in bodies.parameters.names for view in VIEWS}
     there = {(view, parent): listing(view_folder(job.out, job.split, view) / parent) for view, parent in folders}
     absent = [
-        [view for view in VIEWS if Path(png_name(name)).name not in there[view, str(Path(name).parent)]]
-        for name in bodies.parameters.names
+        [view for view in VIEWS if Path(picture).name not in there[view, str(Path(picture).parent)]]
+        for picture in bodies.parameters.pictures
     ]
     rows = [row for row, views in enumerate(absent) if views]
     renderer = resolve_renderer(job.renderer)
@@ -178,7 +178,7 @@ def draw(job: DrawJob, renderer: str, unfinished: Path, chunk: list[tuple[int, l
         rows, views, _renderer(renderer).render(scenes, job.height, job.width), strict=True
     ):
         for view, grey in zip(turns, to_uint8(rendering.grey), strict=True):
-            write_atomically(grey, job.path(bodies.parameters.names[row], view), unfinished)
+            write_atomically(grey, job.path(bodies.parameters.pictures[row], view), unfinished)
     return sum(len(turns) for turns in views)
 
 

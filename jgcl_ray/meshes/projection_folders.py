@@ -1,13 +1,14 @@
 """Pictures of projections in folders, laid out as the GCL authors hand them out.
 
 ROOT/{train,test}/render/ and render_45/ ... render_315/, each mirroring the image folder's file names, sub-folders
-included; a .png of the same stem serves as well.
+included; a .png of the same stem serves as well, or of the whole name (a.jpg.png) where images share a stem.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -45,8 +46,9 @@ class FolderProjections:
     ) -> None:
         self._folders = [view_folder(root, split, view) for view in VIEWS]
         self._names = names
+        self._pngs = png_names(names)
         _refuse_photos(self._folders, images)
-        self._as_png = self._find()  # (N, 8) bool: the file bears the image's stem and .png
+        self._as_png = self._find()  # (N, 8) bool: the file bears the name of png_names
         self._sizes = self._measure(proportion)  # (N, 2) int32
 
     def load(self, row: int, view: int) -> np.ndarray:
@@ -68,8 +70,7 @@ class FolderProjections:
         )
 
     def _path(self, row: int, column: int) -> Path:
-        name = self._names[row]
-        return self._folders[column] / (png_name(name) if self._as_png[row, column] else name)
+        return self._folders[column] / (self._pngs if self._as_png[row, column] else self._names)[row]
 
     def _find(self) -> np.ndarray:
         as_png = np.zeros((len(self._names), len(VIEWS)), bool)
@@ -81,7 +82,7 @@ class FolderProjections:
                 files = there(parent)
                 if base not in files:
                     as_png[row, column] = True
-                    if png_name(base) not in files:
+                    if self._pngs[row].rpartition("/")[2] not in files:
                         missing.append(str(folder / name))
         if missing:
             raise UserError(
@@ -136,9 +137,15 @@ def listing(folder: Path) -> frozenset[str]:
         return frozenset()
 
 
-def png_name(name: str) -> str:
-    """The name under which the projection of an image is written."""
-    return str(PurePosixPath(name).with_suffix(".png"))
+def png_names(names: Sequence[str]) -> list[str]:
+    """The names under which pictures of images are written, each its own: the image's with .png as its suffix.
+
+    Where that would be another's, too, as of a.jpg and a.png, .png comes after the whole names: a.jpg.png, a.png.png.
+    """
+    chosen = {name: str(PurePosixPath(name).with_suffix(".png")) for name in names}
+    while shared := {picture for picture, count in Counter(chosen.values()).items() if count > 1}:
+        chosen = {name: f"{name}.png" if picture in shared else picture for name, picture in chosen.items()}
+    return [chosen[name] for name in names]
 
 
 def _picture_size(path: Path) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -36,6 +37,18 @@ def check_encoder(index: GalleryIndex, encoder: Encoder, file: Path) -> None:
         )
 
 
+def absolute_place(place: Path) -> Path:
+    """The absolute path of a file or folder, the same whether or not the way to it goes back by `..`.
+
+    Links stay as they are, but for one that `..` leaves: there the way back is that of the folder it leads to.
+    """
+    absolute = place.expanduser().absolute()
+    plain = Path(os.path.normpath(absolute))
+    if absolute.exists() and not (plain.exists() and plain.samefile(absolute)):
+        return Path(os.path.realpath(absolute))
+    return plain
+
+
 def images_at(places: Iterable[Path]) -> list[str]:
     """Absolute paths of the given files and of all images below the given folders, each once."""
     return list(dict.fromkeys(path for place in places for path in _images_at(place)))
@@ -49,7 +62,7 @@ def cameras_of(places: Iterable[Path], known: Collection[str]) -> dict[str, str]
     for place in places:
         for path in _images_at(place):
             folders = Path(path).parent.parts
-            base = place.expanduser().absolute()
+            base = absolute_place(place)
             below = folders[len(base.parts) :] if base.is_dir() else ()
             named = [name for name in folders if name in known]
             cameras[path] = named[-1] if named else below[0] if below else folders[-1]
@@ -70,7 +83,7 @@ def add_images(
     cameras: of the paths, where the index takes off camera means. sightings: of those that are tracked.
     """
     seen = sightings or {}
-    rows = {path: row for row, path in enumerate(index.paths)}
+    rows = {os.path.normpath(path): row for row, path in enumerate(index.paths)}
     stamps = {path: Path(path).stat().st_mtime_ns for path in paths}
     wanted = [path for path in paths if path not in rows or index.stamps[rows[path]] != stamps[path]]
     if wanted:
@@ -90,8 +103,8 @@ def remove_images(index: GalleryIndex, places: Iterable[Path]) -> int:
     """Take files, and all files below folders, out of the index, whether or not they still exist; how many."""
     wanted = np.zeros(len(index), bool)
     for place in places:
-        absolute = str(place.expanduser().absolute())
-        beneath = [path == absolute or path.startswith(f"{absolute}/") for path in index.paths]
+        absolute = str(absolute_place(place))
+        beneath = [path == absolute or path.startswith(f"{absolute}/") for path in map(os.path.normpath, index.paths)]
         if not any(beneath):
             known = f"; its first image is {index.paths[0]}" if index.paths else ", which is empty"
             raise UserError(f"{absolute}: not in the index{known}")
@@ -120,7 +133,7 @@ def _centred(index: GalleryIndex, embeddings: np.ndarray, cameras: Sequence[str]
 
 
 def _images_at(place: Path) -> Iterator[str]:
-    place = place.expanduser().absolute()
+    place = absolute_place(place)
     if place.is_file():
         yield str(place)
     else:

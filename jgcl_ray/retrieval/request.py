@@ -14,6 +14,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.places import check_file
 from jgcl_ray.retrieval.answers import Answer, answer
 from jgcl_ray.retrieval.gallery import (
+    absolute_place,
     add_images,
     cameras_of,
     check_encoder,
@@ -77,7 +78,7 @@ def fulfil(request: Request) -> list[Answer]:
             for path in unreadable:
                 logger.warning("%s cannot be read and is left out", path)
         cameras = _cameras(request, index) if index.card.camera_means else None
-        sightings = sightings_of(paths, places)
+        sightings = sightings_of(paths, map(absolute_place, places))
         added = add_images(index, encoder, paths, request.batch_size, True, cameras, sightings)
     if request.remove:
         removed = remove_images(index, request.remove)
@@ -100,7 +101,7 @@ def _cameras(request: Request, index: GalleryIndex) -> dict[str, str]:
     cameras: dict[str, str] = {}
     if request.gallery is not None:
         cameras = cameras_of([request.gallery], ())
-        inner = str(request.gallery.expanduser().absolute())
+        inner = str(absolute_place(request.gallery))
         beside = [path for path in cameras if str(Path(path).parent) == inner]
         if beside or len(set(cameras.values())) < 2:
             what = f"{beside[0]} lies in no camera's folder" if beside else "there is one camera's folder alone"

@@ -129,6 +129,21 @@ def test_files_drawn_here_serve_as_projections_layout(run: Path, walkers: Path, 
     assert open_people(walkers / "query", again).meshes([0, 1], 45).shape == (2, 1, 80, 40)
 
 
+def test_photos_that_share_a_stem_have_pictures_of_their_own(run: Path, walkers: Path, tmp_path: Path) -> None:
+    photos, random = tmp_path / "photos", np.random.default_rng(1)
+    photos.mkdir()
+    for name in ("a.jpg", "a.png", "b.jpg"):
+        Image.fromarray(random.integers(0, 256, (80, 40, 3), dtype=np.uint8)).save(photos / name)
+    small = ("data.height=80", "data.width=40", "meshes.source=upright")
+    call("--surface", "--images", photos, "--out", tmp_path / "out", "--views", 1, "--gif", *small)
+    drawn = view_folder(tmp_path / "out", "train", 0)
+    assert sorted(path.name for path in drawn.iterdir()) == ["a.jpg.png", "a.png.png", "b.png"]
+    for picture, name in (("a.jpg.png", "a.jpg"), ("a.png.png", "a.png"), ("b.png", "b.jpg")):
+        np.testing.assert_array_equal(opened(drawn / picture), opened(photos / name))
+    turning = sorted(path.name for path in (tmp_path / "out" / "turntables").iterdir())
+    assert turning == ["a.jpg.gif", "a.png.gif", "b.gif"]
+
+
 def test_only_walkers_with_projections_are_opened(walkers: Path, tmp_path: Path) -> None:
     root = tmp_path / "walkers"
     shutil.copytree(walkers, root)

@@ -21,7 +21,7 @@ from jgcl_ray.meshes.body_models import SMPLBody, smpl_body
 from jgcl_ray.meshes.body_parameters import read_body_parameters
 from jgcl_ray.meshes.cameras import Mesh
 from jgcl_ray.meshes.embree_renderer import EmbreeRenderer
-from jgcl_ray.meshes.projection_folders import VIEWS, view_folder
+from jgcl_ray.meshes.projection_folders import VIEWS, png_names, view_folder
 from jgcl_ray.meshes.projections import main, open_projections
 
 NAMES = ["0001_c1s1_000001_00.jpg", "0002_c2s1_000001_00.jpg", "0003_c2s1_000001_00.jpg"]
@@ -64,6 +64,19 @@ def test_folders_in_the_authors_layout(tmp_path: Path, names: list[str], suffix:
         source.load(0, 30)
     again = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(again.load(0, 45), source.load(0, 45))
+
+
+def test_images_that_share_a_stem_have_projections_of_their_own(tmp_path: Path) -> None:
+    names = ["a.jpg", "a.png", "a.jpg.png", "b.jpg", "c/a.jpg"]
+    pictures = ["a.jpg.png", "a.png.png", "a.jpg.png.png", "b.png", "c/a.png"]
+    assert png_names(names) == pictures and png_names(names[2:]) == ["a.jpg.png", "b.png", "c/a.png"]
+    fill(tmp_path, [*pictures[:2], "b.png"])
+    source = open_folders(tmp_path, ["a.jpg", "a.png", "b.jpg"])
+    assert [int(source.load(row, 0)[0, 0]) for row in range(3)] == [0, 20, 40]
+    (tmp_path / "other").mkdir()
+    fill(tmp_path / "other", ["a.png"])  # of a.jpg or of a.png?
+    with pytest.raises(UserError, match=r"8 of 16 projections are missing, first .*render/a\.jpg"):
+        open_folders(tmp_path / "other", ["a.jpg", "a.png"])
 
 
 def test_the_authors_names_are_folders_as_written(tmp_path: Path) -> None:

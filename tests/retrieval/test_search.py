@@ -93,6 +93,21 @@ def test_images_come_and_go(
     assert GalleryIndex.load(built).paths == [str(altered)]
 
 
+def test_a_photo_is_in_once_whatever_the_way_to_it(
+    run: Path, gallery: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sub").mkdir()
+    capsys.readouterr()
+    call("--checkpoint", run, "--index", built, "--add", tmp_path / "sub" / ".." / "gallery" / "a")
+    assert "0 added, 0 removed, 4 images" in capsys.readouterr().err
+    call("--index", built, "--remove", tmp_path / "sub" / ".." / "gallery" / "b" / "3.png")
+    assert "0 added, 1 removed, 3 images" in capsys.readouterr().err
+    (tmp_path / "link").symlink_to(gallery / "a")  # link/.. is gallery
+    call("--checkpoint", run, "--index", built, "--add", tmp_path / "link" / ".." / "b")
+    assert "1 added, 0 removed, 4 images" in capsys.readouterr().err
+    assert sorted(GalleryIndex.load(built).paths) == sorted(str(path) for path in gallery.rglob("*.*g"))
+
+
 def test_flip_and_camera_means_are_kept_in_the_index(
     run: Path, gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
