@@ -58,6 +58,10 @@ RECIPES = {
     "cluster_contrast": Recipe(
         "cluster_contrast", 64, "cluster_contrast.batches_per_epoch", "cluster_contrast.lr", (1e-4, 3.5e-4, 1e-3)
     ),
+    # Its step with labels from mirror-averaged features less camera means, and proxies of cluster and camera.
+    "camera_proxies": Recipe(
+        "camera_proxies", 64, "cluster_contrast.batches_per_epoch", "cluster_contrast.lr", (1e-4, 3.5e-4, 1e-3)
+    ),
     # Photos, novel views and cycle images of 16 photos a step.
     "gcl": Recipe(
         "walkers",
