@@ -188,8 +188,11 @@ def sum_all(tensors: Any) -> torch.Tensor:
 
 def plain_step(
     networks: Networks, optimisers: Optimisers, bank: MemoryBank, batch: PairedBatch, config: Config, number: int
-) -> None:
-    """The joint step as METHOD writes it, in the `official` formulation, nothing shared between its lines."""
+) -> Terms:
+    """The joint step as METHOD writes it, in the `official` formulation, nothing shared between its lines.
+
+    Its terms, under the names and with the values of joint_step's where config.run.seed is 0.
+    """
     E_id, E_str, G, D = (network for _, network in networks.named())
     E_id.train()
     x, s, s_nv = batch.image, batch.mesh, batch.mesh_novel
@@ -211,6 +214,7 @@ def plain_step(
             term = term + of_fake.square().mean() + (of_real - 1).square().mean() + 0.01 * penalty
         terms[f"discriminator_{name}"] = term
     step.descend(weighted_sum(terms, config.losses), terms, [optimisers.discriminator], batch, number)
+    of_discriminator = terms
 
     terms = {
         "image_reconstruction": image_loss(x_rec, x),
@@ -225,6 +229,7 @@ def plain_step(
     total = weighted_sum(terms, config.losses)
     step.descend(total, terms, [optimisers.generator, optimisers.encoder], batch, number)
     bank.update(batch.index, real.embedding.detach())
+    return step.detached(of_discriminator, terms)
 
 
 if __name__ == "__main__":
