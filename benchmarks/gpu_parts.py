@@ -29,7 +29,7 @@ from torch.utils.flop_counter import flop_registry
 from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import Config, PseudoLabelsConfig, load_config
 from jgcl_ray.evaluation.ranking import Labels, euclidean, rank_by
-from jgcl_ray.memory_bank import MemoryBank
+from jgcl_ray.memories.instances import MemoryBank
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.pseudo_labels.clustering import METHODS
 from jgcl_ray.pseudo_labels.exact_search import nearest_rows, searcher_on
