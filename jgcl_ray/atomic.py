@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import json
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from jgcl_ray.errors import UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +37,29 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = partial_of(path)
     _clear_away(path)
     try:
-        yield partial
-        allow_as_usual(partial)
-        sync(partial)
-        partial.replace(path)
-        sync(path.parent)
+        with room_for(path):
+            yield partial
+            allow_as_usual(partial)
+            sync(partial)
+            partial.replace(path)
+            sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """UserError where writing `path` fails on a full disk, whatever the library that writes makes of it."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            # safetensors has an error of its own, torch.save one that follows on the system's.
+            if getattr(cause, "errno", None) in _FULL or f"(os error {errno.ENOSPC})" in str(cause):
+                raise UserError(f"{path}: its disk is full; make room and give the command again") from None
+            cause = cause.__context__
+        raise
 
 
 def partial_of(path: Path) -> Path:

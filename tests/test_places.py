@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 
 from jgcl_ray import evaluate, export, generate, search, train, tune
-from jgcl_ray.atomic import replacing
+from jgcl_ray.atomic import replacing, room_for
 from jgcl_ray.data.walkers import __main__ as walkers
 from jgcl_ray.data.walkers import rendering
 from jgcl_ray.encoder import Encoder
@@ -73,6 +73,17 @@ def test_a_full_disk_is_found_ahead_and_on_the_way(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="No space left on device"):
         check_folder(tmp_path, "--out")
+    with pytest.raises(UserError, match=r"x\.npz: its disk is full"), replacing(tmp_path / "x.npz") as partial:
+        partial.touch()
+    with pytest.raises(UserError, match="x: its disk is full"), room_for(Path("x")):
+        raise ValueError("I/O error: No space left on device (os error 28)")  # safetensors
+    with pytest.raises(UserError, match="x: its disk is full"), room_for(Path("x")):
+        try:
+            full()
+        finally:
+            raise RuntimeError("unexpected pos 704 vs 598")  # torch.save, of a file
+    with pytest.raises(RuntimeError, match="another"), room_for(Path("x")):
+        raise RuntimeError("another")
     assert not list(tmp_path.iterdir())
     with pytest.raises(SystemExit) as ended, exit_on_user_error():
         full()

@@ -26,6 +26,7 @@ from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 from jgcl_ray.meshes.farm import map_over_cluster
 from jgcl_ray.meshes.gait import ARMS, draw_gait, joint_rotations
 from jgcl_ray.meshes.walking_pose import rotation_vectors
+from jgcl_ray.places import check_folder
 
 REVISION = 1  # of the rendering: raised when the same arguments draw other cut-outs
 HEIGHT, WIDTH = 112, 80  # pixels of a cut-out
@@ -61,6 +62,7 @@ def ensure_cutouts(figures: int, seed: int, workers: int | None = None) -> Cutou
     `workers`: see farm.map_over_cluster.
     """
     folder = cache_folder() / f"estimator-cutouts-seed{seed}-r{REVISION}"
+    check_folder(folder, "cache (JGCL_RAY_CACHE)")
     folder.mkdir(parents=True, exist_ok=True)
     shards = [folder / f"{number:04d}.npz" for number in range(-(-figures // FIGURES))]
     missing = [number for number, shard in enumerate(shards) if not shard.is_file()]

@@ -143,8 +143,8 @@ class Learner:
 
     def save(self, path: Path) -> None:
         """Write the state of the training; the file is whole as soon as it bears its name."""
-        with replacing(path) as partial:
-            torch.save(self._state(), partial)
+        with replacing(path) as partial, partial.open("wb") as file:
+            torch.save(self._state(), file)
 
     def load(self, path: Path) -> None:
         """Go on from there; UserError for a file of another recipe."""

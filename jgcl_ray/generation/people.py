@@ -27,6 +27,7 @@ from jgcl_ray.meshes.estimated_bodies import ensure_estimated, made_from
 from jgcl_ray.meshes.estimator import WEIGHTS
 from jgcl_ray.meshes.projection_folders import SplitName, png_names, view_folder
 from jgcl_ray.meshes.projections import ProjectionSource, open_projections
+from jgcl_ray.places import check_folder
 from jgcl_ray.progress import tracked
 
 SPLITS: tuple[SplitName, ...] = ("train", "test")
@@ -104,6 +105,7 @@ def open_people(folder: Path, config: Config) -> People:
 def _estimated(meshes: MeshesConfig, folder: Path, names: Sequence[str]) -> MeshesConfig:
     """With the file of the images' bodies, which is kept in the cache."""
     kept = cache_folder() / "bodies"
+    check_folder(kept, "cache (JGCL_RAY_CACHE)")
     kept.mkdir(parents=True, exist_ok=True)
     file = kept / f"{made_from(folder, names, meshes.weights or WEIGHTS)}.npz"
     ensure_estimated(file, folder, names, meshes, lambda batches: tracked(batches, "bodies"))

@@ -22,6 +22,7 @@ from jgcl_ray.atomic import one_at_a_time
 from jgcl_ray.cache import cache_folder
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.smpl_files import read_smpl
+from jgcl_ray.places import check_folder
 
 REFERENCE_SHAPE = (0.5, 0.6, 0.5, 0.5, 0.5, 0.5)  # AnnyBody.PHENOTYPES of the body of reference
 
@@ -120,6 +121,7 @@ def _load_anny() -> Any:
     """
     tables = cache_folder() / f"anny-{version('anny')}"
     if not tables.exists():
+        check_folder(tables, "cache (JGCL_RAY_CACHE)")
         with one_at_a_time(tables.with_name(f".{tables.name}.lock")):
             if not tables.exists():
                 partial = tables.with_name(f".{tables.name}.partial")
