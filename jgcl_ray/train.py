@@ -10,13 +10,32 @@ from jgcl_ray.config import load_config
 from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.places import check_folder
 
+_RUNS = """
+examples:
+  python -m jgcl_ray.train
+  python -m jgcl_ray.train --config folder data.root=crops
+  python -m jgcl_ray.train --config market1501 data.root=Market-1501 scaling.num_workers=4 --dry-run
+
+The folder of a run, run.root/run.name, holds config.yaml (merged), metrics.jsonl (a JSON object a line),
+checkpoints/ with `latest` and `best`, and pictures; MLflow shows the same. The last line on standard output is
+`mAP M rank-1 R` of the best checkpoint, where the data set has a test split with labels. What chooses the best:
+eval.select_on.
+
+Ctrl-C or SIGTERM: a checkpoint is written, and the same command resumes the run with the numbers of one that was
+never stopped. Shipped configurations and all settings: configs/ (configs/base.yaml; python -m jgcl_ray.config).
+
+exit codes: 0 done; 2 bad input, named in one line; 128 + number of the signal: stopped by it
+"""
+
 
 def main() -> None:
     """Parse, load the config, train."""
     parser = argparse.ArgumentParser(
         prog="python -m jgcl_ray.train",
-        description="Train an encoder without labels: warm-up, generator, both jointly. With no argument at all, on "
+        description="Train an encoder without labels: warm-up, generator, both jointly.\nWith no argument at all, on "
         "the walkers, which are rendered first. The same command goes on with a run that was stopped.",
+        epilog=_RUNS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", default="walkers", help="YAML file, or the name of a shipped one (walkers)")
     parser.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")

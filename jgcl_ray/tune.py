@@ -9,13 +9,47 @@ from jgcl_ray.config import load_config
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.tuning.space import check_space, load_space
 
+_SWEEPS = """
+examples:
+  python -m jgcl_ray.tune
+  python -m jgcl_ray.tune --config market1501 --space loss_weights --trials 24 data.root=DIR
+
+A space is a YAML (three in configs/search/):
+
+  config: walkers                                     # what is varied, where --config is not given
+  trials: 24
+  metric: mAP                                         # maximised: mAP of a test split with labels, or validation_mAP
+                                                      # (the default where the data set has a validation list)
+  scheduler: {name: asha, grace_epochs: 28, reduction: 3}   # none, asha, pbt
+  searcher: random                                    # or optuna: pip install 'jgcl_ray[tune]'
+  fields:
+    losses.contrast_views: {loguniform: [0.25, 4.0]}  # uniform, loguniform, int, choice; grid: all combinations
+    pseudo_labels.k1: {choice: [20, 30]}
+
+Named before anything starts: a field that does not exist, an empty range, a value that a field does not take, and a
+trial that can never fit (workers x CPUs or GPUs + the clustering actor + 0.05 of its driver). As many trials run at a
+time as fit on the Ray cluster. Footage without labels has no score to maximise: tune on walkers and carry over.
+
+RUNS/NAME-SPACE/ holds a run folder for each trial, trials.csv, best.yaml (for `python -m jgcl_ray.train --config`),
+importance.png and parallel_coordinates.png. In MLflow the sweep is a run and its trials are runs below it, with
+their own parameters, curves and pictures: select them and *Compare*. A trial that was stopped early is KILLED, one
+that failed is FAILED, with the reason as a tag.
+
+Resuming: trials that ended are not run again, the others resume from their checkpoints; ASHA then compares only what
+runs from there on. pbt changes losses.* while the trials run: the worst continue from checkpoints of the best,
+optimisers and memory included; each exchange begins a new run, `trial_003.1`, tagged with its origin.
+"""
+
 
 def main() -> None:
     """Parse, load config and space, run the sweep, tell what came of it."""
     parser = argparse.ArgumentParser(
         prog="python -m jgcl_ray.tune",
-        description="Many runs with different settings, as many at a time as the Ray cluster holds. With no argument "
-        "at all, a quick sweep on small walkers. The same command goes on with a sweep that was stopped.",
+        description="Many runs with different settings, as many at a time as the Ray cluster holds.\nWith no "
+        "argument at all, a quick sweep: six short runs on small walkers, two at a time on two cores, the worse half "
+        "stopped early.\nThe same command goes on with a sweep that was stopped.",
+        epilog=_SWEEPS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", help="what is varied: YAML file or shipped name; the space's own if not given")
     parser.add_argument("--space", default="quick", help="YAML file, or the name of one in configs/search (quick)")

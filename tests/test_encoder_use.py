@@ -228,11 +228,11 @@ def test_an_encoder_that_diverged_is_told(run: Path, pictures: list[Image.Image]
 
 
 def snippets() -> list[str]:
-    """The code of the module's docstring, and of the README where it speaks of Encoder."""
+    """The code of the module's docstring, and of docs/encoder.md where it speaks of Encoder."""
     assert encoder_module.__doc__ is not None
     shown = textwrap.dedent("\n".join(line for line in encoder_module.__doc__.splitlines() if line[:4] == " " * 4))
-    readme = Path(encoder_module.__file__).parents[1] / "README.md"
-    blocks = re.findall(r"```python\n(.*?)```", readme.read_text() if readme.is_file() else "", re.DOTALL)
+    page = Path(encoder_module.__file__).parents[1] / "docs" / "encoder.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text() if page.is_file() else "", re.DOTALL)
     return [shown, *(block for block in blocks if "Encoder.load" in block)]
 
 

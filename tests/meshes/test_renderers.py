@@ -21,7 +21,7 @@ from jgcl_ray.meshes.shading import BACKGROUND_GREY, Light, PreparedMesh, Scene,
 WITHOUT_PYTORCH3D = importlib.util.find_spec("pytorch3d") is None
 needs_pytorch3d = [
     pytest.mark.pytorch3d,
-    pytest.mark.skipif(WITHOUT_PYTORCH3D, reason="PyTorch3D is not installed (README: how to build it)"),
+    pytest.mark.skipif(WITHOUT_PYTORCH3D, reason="PyTorch3D is not installed (docs/bodies.md: how to build it)"),
 ]
 
 
@@ -128,7 +128,7 @@ def test_many_scenes_at_once_are_those_one_by_one(egg: Mesh, anny_mesh: Mesh) ->
 
 
 @pytest.mark.pytorch3d
-@pytest.mark.skipif(WITHOUT_PYTORCH3D, reason="PyTorch3D is not installed (README: how to build it)")
+@pytest.mark.skipif(WITHOUT_PYTORCH3D, reason="PyTorch3D is not installed (docs/bodies.md: how to build it)")
 def test_pytorch3d_draws_the_same_picture(anny_mesh: Mesh, egg: Mesh) -> None:
     height, width = 64, 32
     pivot = anny_mesh.vertices.mean(axis=0)
@@ -151,7 +151,7 @@ def test_pytorch3d_draws_the_same_picture(anny_mesh: Mesh, egg: Mesh) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.pytorch3d
-@pytest.mark.skipif(WITHOUT_PYTORCH3D, reason="PyTorch3D is not installed (README: how to build it)")
+@pytest.mark.skipif(WITHOUT_PYTORCH3D, reason="PyTorch3D is not installed (docs/bodies.md: how to build it)")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_pytorch3d_on_a_gpu_draws_the_same_picture(anny_mesh: Mesh) -> None:
     pivot = anny_mesh.vertices.mean(axis=0)

@@ -39,7 +39,7 @@ def pictures(root: Path) -> dict[str, np.ndarray]:
 
 
 def assert_same(some: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> None:
-    """The same pictures, but for one pixel of one of them (README)."""
+    """The same pictures, but for one pixel of one of them (docs/data_sets.md)."""
     assert some.keys() == others.keys()
     unlike = {name: int((some[name] != others[name]).sum()) for name in some if (some[name] != others[name]).any()}
     for name, pixels in unlike.items():
