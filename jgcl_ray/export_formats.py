@@ -6,6 +6,7 @@ Letters: n images, any number of them; H x W image size; D embedding width.
 from __future__ import annotations
 
 import copy
+import io
 import json
 import logging
 import warnings
@@ -151,7 +152,9 @@ def _onnx_runtime() -> Any:
 
 def _write_pt2(module: PixelsToEmbeddings, example: torch.Tensor, metadata: dict[str, str], path: Path) -> None:
     program = torch.export.export(module, (example,), dynamic_shapes=_batches_of_any_size())
-    torch.export.save(program, path, extra_files=metadata)
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files=metadata)
+    path.write_bytes(content.getvalue())
 
 
 def _read_pt2(path: Path) -> Run:
@@ -164,7 +167,9 @@ def _write_torchscript(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is; it is still what many servers load
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of padding by H and W, which the file fixes
-        torch.jit.save(torch.jit.trace(module, example), path, _extra_files=metadata)
+        content = io.BytesIO()  # into a file torch ends the process where the disk is full
+        torch.jit.save(torch.jit.trace(module, example), content, _extra_files=metadata)
+    path.write_bytes(content.getvalue())
 
 
 def _read_torchscript(path: Path) -> Run:
