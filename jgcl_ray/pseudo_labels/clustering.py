@@ -219,7 +219,7 @@ def advice(found: PseudoLabels, config: PseudoLabelsConfig) -> str | None:
     outliers = found.num_outliers / max(num_rows, 1)
     largest = np.bincount(found.labels[found.labels >= 0], minlength=1).max() / max(num_rows, 1)
     radius = "eps" if config.eps is not None else "rho"
-    knobs = {"dbscan": f"pseudo_labels.{radius}", "hdbscan": "pseudo_labels.min_samples"}[config.method]
+    knobs = f"pseudo_labels.{radius}" if config.method == "dbscan" else "pseudo_labels.min_samples"
     tighter = f"lower {knobs} or pseudo_labels.k1" if config.method == "dbscan" else f"raise {knobs} or lower k1"
     looser = (
         f"raise {knobs} or pseudo_labels.k1, or lower min_samples" if config.method == "dbscan" else f"lower {knobs}"
