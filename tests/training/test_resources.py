@@ -10,7 +10,7 @@ import pytest
 from jgcl_ray.config import Config, load_config
 from jgcl_ray.errors import UserError
 from jgcl_ray.training import run
-from jgcl_ray.training.prepare import _check_shares
+from jgcl_ray.training.limits import _check_shares
 
 GPUS = ("scaling.num_workers=2", "scaling.device=cuda", "scaling.cpus_per_worker=7", "pseudo_labels.num_cpus=8")
 
