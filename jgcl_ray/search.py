@@ -6,6 +6,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from jgcl_ray.arguments import whole
 from jgcl_ray.errors import UserError, exit_on_user_error
 
 _EXAMPLES = """
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         "--remove", type=Path, nargs="+", default=[], metavar="PATH", help="images or folders to take out"
     )
     parser.add_argument("--query", type=Path, nargs="+", default=[], metavar="IMAGE", help="images to look for")
-    parser.add_argument("-k", type=_positive, default=10, help="answers to each query (10)")
+    parser.add_argument("-k", type=whole(1), default=10, help="answers to each query (10)")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw the queries and their answers")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers")
     parser.add_argument(
@@ -116,16 +117,10 @@ def _parser() -> argparse.ArgumentParser:
         "--skip-unreadable", action="store_true", help="leave out, with a warning, what is no readable image"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
-    parser.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="images at a time (64)")
-    parser.add_argument("--height", type=_positive, help="pixels to which images are resized (the training's)")
-    parser.add_argument("--width", type=_positive, help="likewise")
+    parser.add_argument("--batch-size", type=whole(1), default=64, metavar="N", help="images at a time (64)")
+    parser.add_argument("--height", type=whole(1), help="pixels to which images are resized (the training's)")
+    parser.add_argument("--width", type=whole(1), help="likewise")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
-    return int(text)
 
 
 if __name__ == "__main__":

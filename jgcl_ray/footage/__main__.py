@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jgcl_ray.arguments import whole
 from jgcl_ray.errors import UserError, exit_on_user_error
 
 _EXAMPLES = """
@@ -152,12 +153,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     boxes.add_argument("--min-confidence", type=_share, default=0.0, help="where the file has confidences (0)")
     boxes.add_argument("--min-visibility", type=_share, default=0.3, help="where the file has visibilities (0.3)")
-    boxes.add_argument("--min-boxes", type=_count, default=3, help="of a track, else it is left out (3)")
-    boxes.add_argument("--min-height", type=_count, default=24, metavar="PIXELS", help="of a crop (24)")
+    boxes.add_argument("--min-boxes", type=whole(1), default=3, help="of a track, else it is left out (3)")
+    boxes.add_argument("--min-height", type=whole(1), default=24, metavar="PIXELS", help="of a crop (24)")
     boxes.add_argument("--max-overlap", type=_share, default=0.7, help="share that another box covers (0.7)")
     boxes.add_argument("--min-inside", type=_share, default=0.6, help="share of a box within the frame (0.6)")
     choice = parser.add_argument_group("which of them become crops")
-    choice.add_argument("--per-track", type=_count, default=12, metavar="N", help="crops of a track at most (12)")
+    choice.add_argument("--per-track", type=whole(1), default=12, metavar="N", help="crops of a track at most (12)")
     choice.add_argument(
         "--every", type=_seconds, default=0.5, metavar="SECONDS", help="between crops of a track, about (0.5)"
     )
@@ -169,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workers",
-        type=_none_or_more,
+        type=whole(0),
         metavar="N",
         help="cameras at once over Ray; 0: one after the other, without Ray",
     )
@@ -195,18 +196,6 @@ def _seconds(text: str) -> float:
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
-
-
-def _none_or_more(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -102,9 +102,9 @@ def write_summary(out: Path, records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def write_sheet(out: Path, file: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Crops of tracks spread over all cameras, a row a track, with time and quality."""
-    shares = [max(1, SHEET_ROWS // max(len(records), 1))] * len(records)
+    share = max(1, SHEET_ROWS // max(len(records), 1))  # rows of each camera
     rows: list[list[Tile | None]] = []
-    for record, share in zip(records[:SHEET_ROWS], shares, strict=False):
+    for record in records[:SHEET_ROWS]:
         spans = record["spans"]
         for place in np.unique(np.linspace(0, len(spans) - 1, min(share, len(spans))).round().astype(int)):
             mine = [row for row in record["rows"] if row["track"] == spans[place]["track"]]

@@ -162,7 +162,7 @@ class OSNet(nn.Module):
         first_norm = DomainBatchNorm(widths[0], separate) if kind == "plain" else InstanceNorm(widths[0])
         self.conv1 = ConvNorm(3, widths[0], first_norm, kernel=7, stride=2)
         stages: list[nn.ModuleList] = []
-        for before, width, places in zip(widths, widths[1:], _PLACES[kind], strict=False):
+        for before, width, places in zip(widths[:-1], widths[1:], _PLACES[kind], strict=True):
             blocks = [Block(before, width, separate, places[0], self.listed)]
             blocks.append(Block(width, width, separate, places[1], self.listed))
             stages.append(nn.ModuleList(blocks))

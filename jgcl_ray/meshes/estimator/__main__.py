@@ -84,21 +84,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(run=_train)
     train.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors to write")
-    train.add_argument("--figures", type=_count, help="walkers to render, each from four sides (5040)")
-    train.add_argument("--steps", type=_count, help="steps (6800: half an hour on two cores)")
-    train.add_argument("--batch", type=_count, help="pictures in a step (64)")
+    train.add_argument("--figures", type=whole(1), help="walkers to render, each from four sides (5040)")
+    train.add_argument("--steps", type=whole(1), help="steps (6800: half an hour on two cores)")
+    train.add_argument("--batch", type=whole(1), help="pictures in a step (64)")
     train.add_argument("--seed", type=whole(0, LARGEST_SEED), help="of walkers, pictures and weights (0)")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    train.add_argument("--workers", type=_count, default=1, help="Ray workers, each on a GPU with --device cuda (1)")
-    train.add_argument("--drawers", type=_count, default=1, help="processes of each worker that draw pictures (1)")
-    train.add_argument("--threads", type=_count, help="of the CPU, to learn with (all cores)")
+    train.add_argument(
+        "--workers", type=whole(1), default=1, help="Ray workers, each on a GPU with --device cuda (1)"
+    )
+    train.add_argument("--drawers", type=whole(1), default=1, help="processes of each worker that draw pictures (1)")
+    train.add_argument("--threads", type=whole(1), help="of the CPU, to learn with (all cores)")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":
