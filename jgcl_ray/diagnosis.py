@@ -317,13 +317,11 @@ def _ray() -> Finding:
     lost = "training (but for run.local=true), sweeps"
     if "ray" not in sys.modules:
         return Finding("Ray", "start", "not tried: it cannot be imported", False, True, lost)
-    import ray
-
-    from jgcl_ray.ray_cluster import ray_cluster
+    from jgcl_ray.ray_cluster import nodes_and_resources, ray_cluster
 
     try:
         with ray_cluster(include_dashboard=False):
-            there, nodes = ray.cluster_resources(), sum(node["Alive"] for node in ray.nodes())
+            nodes, there = nodes_and_resources()
     except Exception as error:  # Ray raises RuntimeError, ValueError, RpcError, OSError, ...
         value, remedy = (
             " ".join(str(error).split())[:300],

@@ -48,6 +48,11 @@ def ray_cluster(**own: Any) -> Iterator[None]:
         leave()
 
 
+def nodes_and_resources() -> tuple[int, dict[str, float]]:
+    """How many nodes of the cluster are alive, and its resources by name."""
+    return sum(node["Alive"] for node in ray.nodes()), ray.cluster_resources()
+
+
 def check_address(address: str) -> None:
     """UserError, after seconds, where an address is none, or nobody listens there; Ray itself waits for minutes.
 
