@@ -30,10 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it first")
-    if path.is_dir():
-        raise UserError(f"{path}: a folder; give the name of a file")
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: a device or a pipe, not to be replaced; give the name of a file")
+    check_replaceable(path, str(path))
     partial = partial_of(path)
     _clear_away(path)
     try:
@@ -60,6 +57,14 @@ def room_for(path: Path) -> Iterator[None]:
                 raise UserError(f"{path}: its disk is full; make room and give the command again") from None
             cause = cause.__context__
         raise
+
+
+def check_replaceable(path: Path, name: str) -> None:
+    """UserError, which calls it `name`, where there is something at `path` that is no file."""
+    if path.is_dir():
+        raise UserError(f"{name}: a folder; give the name of a file")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{name}: a device or a pipe, not to be replaced; give the name of a file")
 
 
 def partial_of(path: Path) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from jgcl_ray.atomic import partial_of
+from jgcl_ray.atomic import check_replaceable, partial_of
 from jgcl_ray.errors import UserError
 
 
@@ -19,10 +19,7 @@ def check_file(path: Path, option: str, parents: bool = False) -> None:
     there.
     """
     with _refused(path, option):
-        if path.is_dir():
-            raise UserError(f"{option} {path}: a folder; give the name of a file")
-        if path.exists() and not path.is_file():
-            raise UserError(f"{option} {path}: a device or a pipe, not to be replaced; give the name of a file")
+        check_replaceable(path, f"{option} {path}")
         if not parents and not os.path.lexists(path.parent):
             raise UserError(f"{option} {path}: there is no folder {path.parent}; make it first")
         _try(path.parent, partial_of(path).name)
