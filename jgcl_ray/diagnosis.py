@@ -192,8 +192,8 @@ def _processor() -> Iterator[Finding]:
     yield Finding("processor", "CPU", f"{able.get('cpu_name') or platform.machine()}, {cores} cores for this process")
     fine = computes_bf16(torch.device("cpu"))
     value = "in hardware" if fine else "emulated"
-    lost, remedy = "speed: a step takes twice as long in float32", "nothing; precision.dtype=auto takes float32"
-    yield Finding("processor", "bf16 on the CPU", value, fine, lost=lost, remedy=remedy)
+    lost = "speed: precision.dtype=auto takes float32, in which a step takes up to twice as long"
+    yield Finding("processor", "bf16 on the CPU", value, fine, lost=lost)
 
 
 def _gpus() -> Iterator[Finding]:
@@ -204,11 +204,8 @@ def _gpus() -> Iterator[Finding]:
     there = shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").exists()
     lost = "training on a GPU; the small presets need none"
     if torch.version.cuda is None:
-        remedy = (
-            "pip install --force-reinstall torch, from PyPI, in the version that is named above"
-            if there
-            else "a machine with an NVIDIA GPU"
-        )
+        (torch_needed,) = (need for need in requirements() if need.name == "torch")
+        remedy = f"pip install --force-reinstall '{torch_needed}'" if there else "a machine with an NVIDIA GPU"
         yield Finding(
             "GPU", "CUDA", f"torch {torch.__version__} is built without it", False, lost=lost, remedy=remedy
         )

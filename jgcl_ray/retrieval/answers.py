@@ -76,7 +76,7 @@ def _of_some(
     """As `answer`: more and more images are asked for until there are k that may be answers, or tracks of these."""
     kept = among.kept(index.sightings)
     names = [f"{one.camera}/{one.track}" if one.track else "" for one in index.sightings]
-    if not any(names) and (by_track or among):
+    if not any(names):
         raise UserError(
             "the index knows no cameras and tracks: build it by --gallery DIR of DIR/CAMERA/TRACK/NAME, as "
             "python -m jgcl_ray.footage writes it"

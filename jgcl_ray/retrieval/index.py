@@ -6,7 +6,6 @@ Letters: N images in the gallery, D embedding width, Q queries, k answers each.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from jgcl_ray.atomic import replacing
 from jgcl_ray.camera_means import CameraMeans
 from jgcl_ray.errors import UserError
 from jgcl_ray.retrieval.sightings import UNKNOWN, Sighting
+from jgcl_ray.stored_files import UNREADABLE
 
 Kind = Literal["auto", "flat", "hnsw", "ivf"]
 KINDS: tuple[Kind, ...] = ("auto", "flat", "hnsw", "ivf")
@@ -152,16 +152,18 @@ class GalleryIndex:
                 if "means" in arrays:
                     cameras = tuple(_as_text(arrays["cameras"]).split("\0"))
                     means = CameraMeans(cameras, arrays["means"], arrays["camera_images"])
+            loaded = cls(card)
+            loaded.paths, loaded.stamps, loaded.sightings = paths.split("\0") if paths else [], stamps, seen
+            loaded._index, loaded.camera_means = faiss.deserialize_index(content), means
+            if not loaded._index.ntotal == len(loaded.paths) == len(stamps) == len(seen):
+                raise ValueError(
+                    f"{loaded._index.ntotal} embeddings, {len(loaded.paths)} paths, {len(stamps)} stamps"
+                )
         except FileNotFoundError:
             raise UserError(f"{path}: no such index; build it by --gallery FOLDER") from None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: not a readable index ({error}); build it again by --gallery FOLDER") from None
-        loaded = cls(card)
-        loaded.paths, loaded.stamps = paths.split("\0") if paths else [], stamps
-        loaded.sightings = seen
-        loaded._index = faiss.deserialize_index(content)
-        loaded.camera_means = means
-        assert loaded._index.ntotal == len(loaded.paths) == len(stamps) == len(seen)
+        except UNREADABLE as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path}: not a readable index ({reason}); build it again by --gallery FOLDER") from None
         return loaded
 
 

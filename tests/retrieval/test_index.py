@@ -114,3 +114,18 @@ def test_what_is_no_index_is_named(tmp_path: Path) -> None:
     np.savez(path.open("wb"), something=np.zeros(3))
     with pytest.raises(UserError, match="not a readable index"):
         GalleryIndex.load(path)
+
+
+@pytest.mark.parametrize("name, kept", [("index", -40), ("stamps", -1), ("seen_when", -1), ("paths", -7)])
+def test_parts_of_an_index_that_do_not_fit_are_named(tmp_path: Path, name: str, kept: int) -> None:
+    path = tmp_path / "index"
+    filled(embeddings(50)).save(path)
+    with np.load(path) as arrays:
+        parts = dict(arrays)
+    parts[name] = parts[name][:kept]
+    if name == "paths":  # one path less
+        parts[name] = np.frombuffer(parts[name].tobytes().rpartition(b"\0")[0], np.uint8)
+    with path.open("wb") as file:
+        np.savez(file, **parts)
+    with pytest.raises(UserError, match="not a readable index"):
+        GalleryIndex.load(path)
