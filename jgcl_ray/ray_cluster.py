@@ -30,6 +30,8 @@ def ray_cluster(**own: Any) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+    # A thread that exports metrics outlives a process's second ray.shutdown and may end the process by a signal.
+    os.environ.setdefault("RAY_enable_open_telemetry", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS") or _running_head()
     if address in (None, "local"):

@@ -15,13 +15,15 @@ from mesh_samples import make_parameters
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.farm import map_over_cluster
+from jgcl_ray.ray_cluster import ray_cluster
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_ADDRESS", "local")
+        with ray_cluster(num_cpus=2, include_dashboard=False):
+            yield
 
 
 def test_without_ray_everything_happens_here() -> None:

@@ -18,14 +18,15 @@ from jgcl_ray.config import PseudoLabelsConfig
 from jgcl_ray.errors import UserError
 from jgcl_ray.pseudo_labels.actor import ClusteringClient, start_clustering_actor
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
+from jgcl_ray.ray_cluster import ray_cluster
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_ADDRESS", "local")
+        with ray_cluster(num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=False):
+            yield
 
 
 def assert_same(found: PseudoLabels, expected: PseudoLabels) -> None:
