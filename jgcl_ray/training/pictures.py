@@ -35,7 +35,7 @@ LABEL_PANELS = {
     "shares": ("largest_share", "single_camera_share"),
 }
 LOSS_PANELS = {  # by how names of config.losses begin
-    "contrast": ("contrast", "cluster_contrast"),
+    "contrast": ("contrast", "cluster_contrast", "camera_proxies"),
     "reconstruction": ("image_", "feature_"),
     "adversarial": ("adversarial_",),
     "discriminator": ("discriminator_",),

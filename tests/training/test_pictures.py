@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from jgcl_ray.batches import PairedBatch
+from jgcl_ray.config import LossesConfig
 from jgcl_ray.data.transforms import normalise_images, normalise_meshes
 from jgcl_ray.losses.joint import GeneratedImages
 from jgcl_ray.training import pictures
@@ -101,6 +102,13 @@ def test_losses_over_steps_and_accuracy_over_epochs(drawn: dict[str, Lines]) -> 
     np.testing.assert_array_equal(drawn["contrast"]["contrast_image"], [*([s, s] for s in range(10)), GAP_ROW])
     np.testing.assert_array_equal(drawn["accuracy"]["mAP"], [[2, 0.25], GAP_ROW])
     np.testing.assert_array_equal(drawn["accuracy"]["rank-1"], [[2, 0.5], GAP_ROW])
+
+
+def test_every_loss_term_has_a_curve(drawn: dict[str, Lines]) -> None:
+    terms = {*LossesConfig.model_fields} - {"formulation", "gradient_penalty"}
+    terms |= {"cluster_contrast", "camera_proxies", "generator_total", "discriminator_total"}
+    loss_curves([record("joint", 0, step, **dict.fromkeys(terms, 1.0)) for step in (0, 10)])
+    assert {name for panel in drawn.values() for name in panel} == terms
 
 
 def test_long_curves_are_averaged(drawn: dict[str, Lines], monkeypatch: pytest.MonkeyPatch) -> None:
