@@ -21,7 +21,7 @@ from pathlib import Path
 
 from jgcl_ray.errors import UserError
 
-LOCK = "lock.json"
+LOCK, CLAIM = "lock.json", ".lock.json.claim"
 BEAT, STALE_AFTER = 10.0, 120.0  # seconds
 WRITTEN_WITHIN = 5.0  # seconds after which half a lock is a killed process's
 
@@ -62,8 +62,8 @@ def only_writer(folder: Path) -> Iterator[None]:
     file, mine = folder / LOCK, json.dumps(asdict(Owner.me()))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        while not _made(file, mine):
-            _take_away_if_stale(file)
+        while not (_made(file, mine) or _taken_over(file, mine)):
+            time.sleep(0.01)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written to: {error.strerror}") from None
     ended = threading.Event()
@@ -88,34 +88,51 @@ def _made(file: Path, text: str) -> bool:
     return True
 
 
-def _take_away_if_stale(file: Path) -> None:
+def _taken_over(file: Path, text: str) -> bool:
+    """Whether a stale lock was replaced by text. UserError where its owner lives.
+
+    One at a time judges and replaces: who makes the claim, which then becomes the lock in one rename. So there is no
+    moment without a lock in which a third could make one that is then overwritten.
+    """
+    if _stale_owner(file) is None:
+        return False
+    claim = file.with_name(CLAIM)
+    if not _made(claim, text):
+        with suppress(FileNotFoundError):
+            if time.time() - claim.stat().st_mtime > STALE_AFTER:
+                raise UserError(f"{claim}: a process was killed while it took a lock over; delete this file")
+        return False
+    owner = None
+    try:
+        owner = _stale_owner(file)  # another may have taken it over since
+    finally:
+        if owner is None:
+            claim.unlink()
+    if owner is None:
+        return False
+    claim.replace(file)
+    logger.warning("%s: process %d on %s left its lock behind; taken over", file.parent, owner.process, owner.host)
+    return True
+
+
+def _stale_owner(file: Path) -> Owner | None:
+    """Who left the lock behind; None where there is none now, or where it is being written. UserError: it lives."""
     try:
         silent_for, text = time.time() - file.stat().st_mtime, file.read_text(encoding="utf-8")
     except FileNotFoundError:  # given back meanwhile
-        return
+        return None
     try:
         owner = Owner(**json.loads(text))
     except (ValueError, TypeError):
         if silent_for < WRITTEN_WITHIN:
-            time.sleep(0.05)  # its maker is writing it
-            return
+            return None
         owner = Owner(0, "an unknown machine", "an unknown time")
     if not owner.is_gone(silent_for):
         raise UserError(
             f"{file.parent}: process {owner.process} on {owner.host} writes there since {owner.since}; wait for it, "
             "stop it, or give this run another run.name"
         )
-    # Who renames it has it alone; it may be another one's that has come between.
-    taken = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}")
-    with suppress(FileNotFoundError):
-        file.rename(taken)
-        if taken.read_text(encoding="utf-8") == text:
-            logger.warning(
-                "%s: process %d on %s left its lock behind; taken over", file.parent, owner.process, owner.host
-            )
-            taken.unlink()
-        else:
-            taken.rename(file)
+    return owner
 
 
 def _beat(file: Path, ended: threading.Event) -> None:

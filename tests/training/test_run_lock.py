@@ -17,7 +17,7 @@ from tiny_run import configured
 from jgcl_ray.errors import UserError
 from jgcl_ray.training import run_lock
 from jgcl_ray.training.run import train
-from jgcl_ray.training.run_lock import LOCK, STALE_AFTER, only_writer
+from jgcl_ray.training.run_lock import CLAIM, LOCK, STALE_AFTER, only_writer
 
 HERE = socket.gethostname()
 
@@ -103,17 +103,46 @@ def test_of_many_who_find_a_stale_lock_one_gets_it(tmp_path: Path, ended: int) -
         try:
             with only_writer(tmp_path):
                 inside.append(number)
-                time.sleep(0.2)
+                time.sleep(0.02)
                 assert inside == [number], "alone"
                 inside.clear()
         except UserError:
             return False
         return True
 
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(30):
+            leave(tmp_path, ended)
+            assert any(pool.map(attempt, range(8)))
+            assert list(tmp_path.iterdir()) == []
+
+
+def test_who_judged_before_another_took_it_over_leaves_it(
+    tmp_path: Path, ended: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at a stale lock and the claim, another process takes the lock over."""
+    made = run_lock._made
+
+    def later(file: Path, text: str) -> bool:
+        done = made(file, text)
+        if file.name == CLAIM:
+            leave(tmp_path, 1)
+        return done
+
     leave(tmp_path, ended)
-    with ThreadPoolExecutor(6) as pool:
-        assert any(pool.map(attempt, range(6)))
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(run_lock, "_made", later)
+    with pytest.raises(UserError, match="process 1 on"):
+        only_writer(tmp_path).__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+    assert json.loads((tmp_path / LOCK).read_text())["process"] == 1
+
+
+def test_claim_of_a_killed_process_is_named(tmp_path: Path, ended: int) -> None:
+    leave(tmp_path, ended)
+    (tmp_path / CLAIM).write_text("")
+    os.utime(tmp_path / CLAIM, (1, 1))
+    with pytest.raises(UserError, match=f"{CLAIM}: .*delete this file"):
+        only_writer(tmp_path).__enter__()
 
 
 def test_second_run_in_a_folder_changes_nothing(walkers: Path, tmp_path: Path) -> None:
