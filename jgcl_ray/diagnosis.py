@@ -53,6 +53,7 @@ LOST = {
     "scipy": "pseudo labels",
     "smplx": "SMPL bodies",
     "torch": "training, evaluation, every network",
+    "typing-extensions": "the configuration, footage",
 }
 EXTRAS = {
     "gpu": "nearest neighbours by faiss on the GPU; torch searches there instead",

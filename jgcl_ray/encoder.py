@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,13 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
@@ -40,6 +39,7 @@ from jgcl_ray.models.backbones import BACKBONES, backbone_of
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.weights import load_foreign, load_state, load_weights, read_state, torchreid_head
 from jgcl_ray.progress import tracked
+from jgcl_ray.stored_files import parse_json
 from jgcl_ray.training.checkpoint import BEST, LATEST, MANIFEST, config_of, read_manifest
 
 FOREIGN_SIZE = (256, 128)  # H, W of files that do not say: the usual ones of the field
@@ -285,17 +285,25 @@ def _from_file(path: Path) -> _Parts:
     return _from_state(state, path)
 
 
+@dataclass(frozen=True)
+class _Card:
+    """`Encoder.card`, as it is read again."""
+
+    encoder: dict[str, Any]
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    resampling: Resampling = "bicubic"
+
+
 def _exported(state: State, card: str, path: Path) -> _Parts:
+    read = parse_json(card, _Card, f"{path}, its header {METADATA}", "export it again")
     try:
-        fields = json.loads(card)
-        architecture = EncoderConfig.model_validate(fields["encoder"] | {"weights": "random"})
-        size = int(fields["height"]), int(fields["width"])
-        resampling: Resampling = "bilinear" if fields.get("resampling") == "bilinear" else "bicubic"
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        architecture = EncoderConfig.model_validate(read.encoder | {"weights": "random"})
+    except ValidationError as error:
         raise UserError(f"{path}: its header {METADATA} cannot be read ({error}); export it again") from None
     module = IdentityEncoder(architecture)
     load_state(module, state, str(path))
-    return _Parts(module, architecture, size, resampling=resampling)
+    return _Parts(module, architecture, (read.height, read.width), resampling=read.resampling)
 
 
 def _from_state(state: State, path: Path) -> _Parts:

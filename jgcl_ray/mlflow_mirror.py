@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from jgcl_ray.atomic import one_at_a_time, write_json
 from jgcl_ray.config import Config
 from jgcl_ray.errors import UserError
 from jgcl_ray.image_files import UnreadableImage, read_image
+from jgcl_ray.run_records import RECORD_KEYS, parse_record
+from jgcl_ray.stored_files import read_json, read_yaml_as
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 METRICS, PICTURES, ARTIFACTS, MODEL, CARD = "metrics.jsonl", "pictures", "artifacts", "model", "tracking.json"
-RECORD_KEYS = ("stage", "epoch", "step")  # of a line in metrics.jsonl; the other keys are metrics
 SQLITE = "sqlite:///"  # and the path, which begins with a slash of its own
 KEY_TAG, MODEL_TAG = "jgcl_ray.run_key", "jgcl_ray.model_uuid"
 PARAM_LENGTH, METRICS_PER_CALL, PARAMS_PER_CALL = 6000, 1000, 100  # MLflow's limits
@@ -46,6 +45,7 @@ CLIENT_ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
 }
 _IMAGE_FILE = re.compile(r"(?P<name>[^/]+)[+%]step[+%](?P<step>\d+)[+%]timestamp")  # as MlflowClient.log_image has it
+_NO_MODEL = f"remove the folder {MODEL}, MLflow then has no model of this run"
 _SECRET_NAME = re.compile(r"password|passwd|secret|token|credential", re.IGNORECASE)
 
 
@@ -75,16 +75,24 @@ class RunCard:
 
     @classmethod
     def read(cls, folder: Path) -> RunCard:
-        """UserError where `folder` is not one of a run."""
+        """UserError where `folder` is not one of a run, or its card is damaged."""
         path = folder / CARD
-        try:
-            return cls(**json.loads(path.read_bytes()))
-        except (FileNotFoundError, NotADirectoryError):
-            raise UserError(f"{folder}: not a run folder, it has no {CARD}; give RUNS/NAME of a run") from None
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"{path}: damaged ({error}); delete it, and the run begins anew in MLflow when resumed"
-            ) from None
+        if not path.exists():
+            raise UserError(f"{folder}: not a run folder, it has no {CARD}; give RUNS/NAME of a run")
+        return read_json(path, cls, "delete it, and the run begins anew in MLflow when resumed")
+
+
+@dataclass(frozen=True)
+class _ModelMetadata:
+    step: int
+
+
+@dataclass(frozen=True)
+class _SavedModel:
+    """What is wanted of MODEL/MLmodel."""
+
+    model_uuid: str
+    metadata: _ModelMetadata
 
 
 @dataclass
@@ -198,7 +206,9 @@ class _Link:
             for line in file:
                 if not line.endswith(b"\n"):  # being written at this moment
                     break
-                record = json.loads(line)
+                record = parse_record(line)
+                if record is None:
+                    raise UserError(f"{path}: the line at byte {position:,} is not a record; take it out")
                 metrics = [
                     Metric(name, math.nan if value is None else value, now, record["step"])
                     for name, value in record.items()
@@ -252,8 +262,8 @@ class _Link:
         description = self._folder / MODEL / "MLmodel"
         if not description.exists():
             return 0
-        content = yaml.safe_load(description.read_text())
-        uuid = content["model_uuid"]
+        content = read_yaml_as(description, _SavedModel, _NO_MODEL)
+        uuid = content.model_uuid
         if uuid == self._model:
             return 0
         there = False
@@ -268,7 +278,7 @@ class _Link:
             )
             self._client.log_model_artifacts(model.model_id, str(description.parent))
             self._client.finalize_logged_model(model.model_id, "READY")
-            self._client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, content["metadata"]["step"])])
+            self._client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, content.metadata.step)])
         self._model = uuid
         return int(not there)
 

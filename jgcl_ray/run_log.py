@@ -27,7 +27,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import yaml
 from PIL import Image
@@ -41,7 +41,6 @@ from jgcl_ray.mlflow_mirror import (
     METRICS,
     MODEL,
     PICTURES,
-    RECORD_KEYS,
     Mirror,
     RunCard,
     TrackingUnavailableError,
@@ -52,9 +51,9 @@ from jgcl_ray.mlflow_mirror import (
     tracking_uri,
     without_secrets,
 )
+from jgcl_ray.run_records import RECORD_KEYS, Record, parse_record
 
 EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
-Record = dict[str, Any]  # stage: str, epoch: int, step: int, and numbers by name (None where not finite)
 
 INTERVAL = 5.0  # seconds from one update of MLflow to the next
 LONGEST_INTERVAL = 600.0  # while MLflow is away
@@ -235,7 +234,7 @@ class _Courier:
     def _update(self) -> bool:
         try:
             self.mirror.update()
-        except TrackingUnavailableError as error:
+        except (TrackingUnavailableError, UserError) as error:  # or a file of the run's own is damaged
             self._warn(str(error))
             return False
         finally:
@@ -278,11 +277,14 @@ def read_records(folder: Path) -> list[Record]:
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder}: not a run folder, it has no {METRICS}; give RUNS/NAME of a run") from None
     lines = content.split(b"\n")
-    whole = lines if _is_record(lines[-1]) else lines[:-1]
-    for number, line in enumerate(whole, start=1):
-        if not _is_record(line):
+    records = []
+    for number, line in enumerate(lines, start=1):
+        record = parse_record(line)
+        if record is not None:
+            records.append(record)
+        elif number < len(lines):
             raise UserError(f"{path}: line {number} is not a record; take it out")
-    return [json.loads(line) for line in whole]
+    return records
 
 
 def rewind(folder: Path, stage_order: Sequence[str], stage: str, epoch: int, step: int) -> int:
@@ -290,7 +292,8 @@ def rewind(folder: Path, stage_order: Sequence[str], stage: str, epoch: int, ste
 
     epoch: in whose middle the checkpoint was made, or the last one that it has whole (-1: none of `stage`), so that
     what the next epoch recorded before its first step goes too. Stages compare by their place in `stage_order`.
-    Returns how many records went; 0 where there are none yet. For a folder whose run log is not open.
+    Returns how many records went; 0 where there are none yet. For a folder whose run log is not open. UserError for
+    records of another stage.
     """
     path = folder / METRICS
     if not path.exists():
@@ -298,7 +301,10 @@ def rewind(folder: Path, stage_order: Sequence[str], stage: str, epoch: int, ste
     records = read_records(folder)
     unknown = {record["stage"] for record in records} - set(stage_order)
     if unknown:
-        raise ValueError(f"{path} has records of stages {sorted(unknown)}, none of {list(stage_order)}")
+        raise UserError(
+            f"{path}: records of stages {', '.join(sorted(unknown))}, this run has {', '.join(stage_order)}; take "
+            "those lines out"
+        )
     place = {name: i for i, name in enumerate(stage_order)}
     limit = (place[stage], epoch, step)
     kept = [record for record in records if (place[record["stage"]], record["epoch"], record["step"]) <= limit]
@@ -312,15 +318,7 @@ def _mend_last_line(path: Path) -> None:
     start = content.rfind(b"\n") + 1
     last = content[start:]
     if last:
-        write_bytes(path, content + b"\n" if _is_record(last) else content[:start])
-
-
-def _is_record(line: bytes) -> bool:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(record, dict) and all(key in record for key in RECORD_KEYS)
+        write_bytes(path, content + b"\n" if parse_record(last) is not None else content[:start])
 
 
 def _save_model(target: Path, weights: Path, config: Config, step: int) -> None:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from jgcl_ray.errors import UserError
+from jgcl_ray.strict_yaml import read_yaml
 
 Content = TypeVar("Content")
 
@@ -25,6 +28,7 @@ Content = TypeVar("Content")
 UNREADABLE = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, SyntaxError, ArithmeticError),
     *(NotImplementedError, RuntimeError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error),
+    tokenize.TokenError,  # of an array's header
 )
 
 
@@ -41,15 +45,38 @@ def read_json(path: Path, kind: type[Content], remedy: str) -> Content:
     return parse_json(content, kind, str(path), remedy)
 
 
+def read_yaml_as(path: Path, kind: type[Content], remedy: str) -> Content:
+    """The same of a YAML document."""
+    try:
+        document = read_yaml(path)
+    except UserError as error:
+        raise UserError(f"{error}; {remedy}") from None
+    return checked(document, kind, str(path), remedy)
+
+
 def parse_json(content: bytes | str, kind: type[Content], source: str, remedy: str) -> Content:
     """The same of a document in memory; source: where it is from."""
     try:
         # Not pydantic's own parser: it refuses what Python writes of file names that are no text.
-        return TypeAdapter(kind).validate_python(json.loads(content))
-    except ValidationError as error:
-        raise UserError(f"{source}: damaged ({_first(error)}); {remedy}") from None
+        document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source}: damaged (not JSON: {error}); {remedy}") from None
+    return checked(document, kind, source, remedy)
+
+
+def checked(document: object, kind: type[Content], source: str, remedy: str) -> Content:
+    """The same of what was parsed already."""
+    try:
+        found: Content = _adapter(cast(Any, kind)).validate_python(document)
+    except (ValidationError, RecursionError, OverflowError) as error:
+        reason = _first(error) if isinstance(error, ValidationError) else in_short(error)
+        raise UserError(f"{source}: damaged ({reason}); {remedy}") from None
+    return found
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def read_arrays(
@@ -67,7 +94,7 @@ def read_arrays(
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
     except UNREADABLE as error:
-        raise UserError(f"{path}: damaged ({_in_short(error)}); {remedy}") from None
+        raise UserError(f"{path}: damaged ({in_short(error)}); {remedy}") from None
     sizes: dict[str, int] = {}
     for name, array in found.items():
         kinds, *shape = {**expected, **optional}[name].split()
@@ -94,6 +121,7 @@ def _first(error: ValidationError) -> str:
     return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
-def _in_short(error: BaseException) -> str:
+def in_short(error: BaseException) -> str:
+    """The first line of an error, for the brackets of a UserError."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -15,6 +15,7 @@ from jgcl_ray.atomic import one_at_a_time
 from jgcl_ray.data.datasets import ReidDataset
 from jgcl_ray.data.datasets.image_tree import file_tree
 from jgcl_ray.errors import UserError
+from jgcl_ray.stored_files import read_json
 
 LISTING = "staged.json"  # path -> size, time of change (ns) and SHA-256 of each file, as of the copy
 
@@ -82,7 +83,7 @@ def _listing(target: Path) -> dict[str, tuple[int, int]] | None:
     file = target / LISTING
     if not file.is_file():
         return None
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file, dict[str, tuple[int, int, str]], f"remove {target}, the data set is copied again")
     return {path: (size, changed) for path, (size, changed, _) in content.items()}
 
 

@@ -25,8 +25,9 @@ from jgcl_ray.meshes.cameras import Camera
 from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 from jgcl_ray.meshes.farm import map_over_cluster
 from jgcl_ray.meshes.gait import ARMS, draw_gait, joint_rotations
-from jgcl_ray.meshes.walking_pose import rotation_vectors
+from jgcl_ray.meshes.walking_pose import MOVED, rotation_vectors
 from jgcl_ray.places import check_folder
+from jgcl_ray.stored_files import read_arrays
 
 REVISION = 1  # of the rendering: raised when the same arguments draw other cut-outs
 HEIGHT, WIDTH = 112, 80  # pixels of a cut-out
@@ -36,6 +37,16 @@ FIGURES = 60  # of a shard
 PATCH = (128, 64)  # pixels of a backdrop
 SCENE_PATCHES = 8  # of each camera's background
 
+_ARRAYS = {  # of Cutouts, as read_arrays has them
+    "layers": f"u N 5 {HEIGHT} {WIDTH}",
+    "box": "f N 4",
+    "joints": f"f N {len(JOINTS)} 2",
+    "yaw": "f N",
+    "pitch": "f N",
+    "pose": f"f N {len(MOVED)} 3",
+    "phenotypes": "f N 6",
+    "backdrops": f"u P 3 {PATCH[0]} {PATCH[1]}",
+}
 _FIRST_SEED = 7_000_000  # far from the seeds of walkers' sets, so that no measured person is trained on
 
 
@@ -71,9 +82,8 @@ def ensure_cutouts(figures: int, seed: int, workers: int | None = None) -> Cutou
 
 
 def read_shard(path: Path) -> Cutouts:
-    """What `render_shard` made."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return Cutouts(**{field.name: arrays[field.name] for field in fields(Cutouts)})
+    """What `render_shard` made; UserError where the file is damaged."""
+    return Cutouts(**read_arrays(path, _ARRAYS, "delete it, its walkers are rendered again"))
 
 
 def joined(shards: list[Cutouts]) -> Cutouts:

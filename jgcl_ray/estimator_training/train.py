@@ -22,8 +22,11 @@ from jgcl_ray.estimator_training.losses import WEIGHTS, estimator_losses
 from jgcl_ray.estimator_training.pictures import PictureBatch, draw_pictures
 from jgcl_ray.estimator_training.skeleton import Skeleton
 from jgcl_ray.meshes.estimator_network import EstimatorNetwork
+from jgcl_ray.models.weights import read_saved
+from jgcl_ray.stored_files import in_short
 
 CHECKPOINT_SECONDS = 60
+_REMEDY = "delete it, the training begins anew"
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,11 @@ def train(recipe: Recipe, checkpoint: Path, device: torch.device, drawers: int =
     interrupted or not, on one machine with the same number of threads. Within a process group each worker draws and
     learns from its share of every batch; the first one writes and yields.
     """
-    # Workers hold the cluster's CPUs: what their machine lacks each of them renders by itself.
-    given = ensure_cutouts(recipe.figures, recipe.seed, workers=0 if world_size() > 1 else None)
     learner = Learner(recipe, device)
     if checkpoint.is_file():
         learner.load(checkpoint)
+    # Workers hold the cluster's CPUs: what their machine lacks each of them renders by itself.
+    given = ensure_cutouts(recipe.figures, recipe.seed, workers=0 if world_size() > 1 else None)
     for module in (learner.network, learner.average):
         broadcast_module(module)
     pictures = _Pictures(given, recipe, learner.step)
@@ -147,16 +150,21 @@ class Learner:
             torch.save(self._state(), file)
 
     def load(self, path: Path) -> None:
-        """Go on from there; UserError for a file of another recipe."""
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        """Go on from there; UserError for a file of another recipe, or a damaged one."""
+        state = read_saved(path, self.device, _REMEDY)
+        if absent := self._state().keys() - state.keys():
+            raise UserError(f"{path}: damaged (no {', '.join(sorted(absent))}); {_REMEDY}")
         if state["recipe"] != vars(self.recipe):
             raise UserError(
                 f"{path} is of another training, {state['recipe']}: give --out another file, or delete it"
             )
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        try:
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self._optimiser.load_state_dict(state["optimiser"])
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(f"{path}: damaged ({in_short(error)}); {_REMEDY}") from None
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +9,21 @@ import numpy as np
 from jgcl_ray.meshes.body_models import AnnyBody
 from jgcl_ray.meshes.estimator import BodyEstimates
 from jgcl_ray.meshes.gait import ARMS, Gait, joint_rotations
+from jgcl_ray.meshes.projection_folders import TRUTH
+from jgcl_ray.meshes.walker_files import read_height, read_views
 from jgcl_ray.meshes.walking_pose import MOVED
 
 
 def read_truth(root: Path, body: AnnyBody) -> BodyEstimates:
     """What a perfect estimator would answer to the photos of a set, by its views.npz."""
-    with np.load(root / "views.npz", allow_pickle=False) as views:
-        names, gaits, shape = tuple(views["names"].tolist()), views["gait"], views["shape"]
-        rotation, position, focal = views["rotation"], views["position"], views["focal"]
-        center, stretch = views["center"], views["stretch"]
+    cameras = ("rotation", "position", "focal", "center", "stretch")
+    views, height = read_views(root / TRUTH, "gait", "shape", *cameras), read_height(root)
+    names, gaits, shape = tuple(views["names"].tolist()), views["gait"], views["shape"]
+    rotation, position, focal, center, stretch = (views[key] for key in cameras)
     pose = np.stack([joint_rotations(_gait(row), body) for row in gaits]).astype(np.float32)
     ground = body.vertices(shape, pose)[:, :, 2].min(axis=1)
     root_place = np.column_stack([np.zeros((len(names), 2)), -ground])  # in the world: hips above the origin
     local = np.einsum("nij,nj->ni", rotation, root_place - position)
-    height = json.loads((root / "walkers.json").read_text())["height"]  # of the projections, which are half as wide
     pixels = local[:, :2] / local[:, 2:] * focal[:, None] * np.column_stack([stretch, np.ones(len(names))]) + center
     return BodyEstimates(
         names=names,

@@ -5,17 +5,54 @@ Letters: Q queries, C cameras of the gallery, V bins of viewpoint.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import Field
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation.viewpoints import BINS
+from jgcl_ray.stored_files import read_json
 
 _DIGITS = 6
+_REMEDY = "give what evaluate --json wrote, or write it again"
+
+
+Share = Annotated[float, Field(ge=0, le=1)]  # which NaN is not
+Number = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """by_query of a file of scores."""
+
+    files: tuple[str, ...]
+    identities: list[Number]
+    cameras: list[Number]
+    average_precision: list[Share | None]
+    first_match: list[Number]
+    gallery_cameras: list[Number]
+    by_camera: list[list[Share | None]]
+    viewpoints: list[tuple[int, int]] | None = None
+    by_viewpoint: list[list[Share | None]] | None = None
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class _Document:
+    """What is read of a file of scores."""
+
+    mAP: Share
+    protocol: str
+    gallery: Number
+    by_query: _Columns | None = None
+    checkpoint: _Checkpoint = field(default_factory=_Checkpoint)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,27 +98,23 @@ class QueryScores:
         return document
 
     @classmethod
-    def parse(cls, document: dict[str, Any]) -> Self:
-        """What `document` gave; KeyError, TypeError or ValueError for anything else."""
-        files = tuple(document["files"])
-        views = (
-            document.get("by_viewpoint") if document.get("viewpoints") == [list(limits) for limits in BINS] else None
-        )
+    def of(cls, columns: _Columns) -> Self:
+        """What `document` gave; ValueError for columns of unequal length."""
+        views = columns.by_viewpoint if columns.viewpoints == list(BINS) else None
+        queries = len(columns.files)
         scores = cls(
-            files,
-            np.array(document["identities"], np.int64),
-            np.array(document["cameras"], np.int64),
-            np.array(document["average_precision"], np.float64),
-            np.array(document["first_match"], np.int64),
-            np.array(document["gallery_cameras"], np.int64),
-            np.array(document["by_camera"], np.float64).reshape(len(files), -1),
-            None if views is None else np.array(views, np.float64).reshape(len(files), len(BINS)),
+            columns.files,
+            np.array(columns.identities, np.int64),
+            np.array(columns.cameras, np.int64),
+            np.array(columns.average_precision, np.float64),
+            np.array(columns.first_match, np.int64),
+            np.array(columns.gallery_cameras, np.int64),
+            np.array(columns.by_camera, np.float64).reshape(queries, len(columns.gallery_cameras)),
+            None if views is None else np.array(views, np.float64).reshape(queries, len(BINS)),
         )
-        columns = (scores.identities, scores.cameras, scores.average_precisions, scores.first_matches)
-        if any(column.shape != (len(files),) for column in columns) or len(scores.gallery_cameras) != len(
-            scores.by_camera.T
-        ):
-            raise ValueError("columns of unequal length")
+        each = (scores.identities, scores.cameras, scores.average_precisions, scores.first_matches)
+        if not queries or any(column.shape != (queries,) for column in each):
+            raise ValueError("no queries, or columns of unequal length")
         return scores
 
 
@@ -99,23 +132,17 @@ class ScoresFile:
     @classmethod
     def read(cls, path: Path) -> Self:
         """UserError where it cannot be read, or holds no scores by query."""
-        try:
-            document = json.loads(path.read_text())
-            if "by_query" not in document:
-                raise UserError(
-                    f"{path}: holds no scores by query, it is of an earlier version; write it again by "
-                    "python -m jgcl_ray.evaluate ... --json"
-                )
-            return cls(
-                path,
-                float(document["mAP"]),
-                str(document["protocol"]),
-                int(document["gallery"]),
-                str(document.get("checkpoint", {}).get("path", "")),
-                QueryScores.parse(document["by_query"]),
+        document = read_json(path, _Document, _REMEDY)
+        if document.by_query is None:
+            raise UserError(
+                f"{path}: holds no scores by query, it is of an earlier version; write it again by "
+                "python -m jgcl_ray.evaluate ... --json"
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: no file of scores ({error}); give what evaluate --json wrote") from None
+        try:
+            queries = QueryScores.of(document.by_query)
+        except ValueError as error:
+            raise UserError(f"{path}: damaged (by_query: {error}); {_REMEDY}") from None
+        return cls(path, document.mAP, document.protocol, document.gallery, document.checkpoint.path, queries)
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:

@@ -242,7 +242,10 @@ def keep_with_run(checkpoint: Path, files: Sequence[Path], data: str) -> str:
     run = next((folder for folder in (place, *place.parents[:3]) if (folder / CARD).is_file()), None)
     if run is None:
         return "the checkpoint lies in no run folder: the report is not sent to MLflow"
-    card = RunCard.read(run)
+    try:
+        card = RunCard.read(run)
+    except UserError as error:
+        return f"warning: the report is not kept with its run: {error}"
     folder = run / ARTIFACTS / "evaluation" / f"{data}-{place.name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

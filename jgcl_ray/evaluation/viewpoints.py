@@ -5,7 +5,6 @@ Letters: Q queries, M gallery images, K matches, V bins of angle.
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,8 @@ import numpy as np
 from jgcl_ray.data.datasets import ReidDataset, Split
 from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation.ranking import Matches
+from jgcl_ray.meshes.projection_folders import TRUTH
+from jgcl_ray.meshes.walker_files import read_views
 
 BINS = ((0, 45), (45, 90), (90, 135), (135, 180))  # degrees between the sides that two photos show, V of them
 _WIDTH = 45
@@ -23,14 +24,11 @@ def read_yaws(dataset: ReidDataset) -> tuple[np.ndarray, np.ndarray] | None:
 
     UserError for a file that cannot be read or that lacks an image.
     """
-    file = dataset.root / "views.npz"
+    file = dataset.root / TRUTH
     if not file.is_file() or dataset.query is None or dataset.gallery is None:
         return None
-    try:
-        with np.load(file, allow_pickle=False) as views:
-            yaws = dict(zip(views["names"].tolist(), views["yaw"].tolist(), strict=True))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file}: cannot be read ({error}); render the walkers again, or take it away") from None
+    truth = read_views(file, "yaw")
+    yaws = dict(zip(truth["names"].tolist(), truth["yaw"].tolist(), strict=True))
     return _yaws_of(dataset.query, yaws, file), _yaws_of(dataset.gallery, yaws, file)
 
 

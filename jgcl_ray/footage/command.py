@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
@@ -16,6 +15,7 @@ from jgcl_ray.contact_sheet import check_sheet
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.detect import check_installed
 from jgcl_ray.footage.job import STATE, Job, Watch, finished, work
+from jgcl_ray.footage.kept import CameraRecord
 from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source, checked
 from jgcl_ray.footage.summary import records_of, write_sheet, write_summary, write_tables
@@ -49,6 +49,7 @@ def fulfil(request: Request) -> list[str]:
     for detector in {source.detect for source in sources} - {None}:
         assert detector is not None
         check_installed(detector)
+    records_of(out)  # a damaged one of any camera is told before the work
     (out / STATE).mkdir(parents=True, exist_ok=True)
     jobs = [Job(source, out, request.filters, request.sampling, request.detector_weights) for source in sources]
     open_jobs = [job for job in jobs if finished(job) is None]
@@ -75,7 +76,7 @@ def fulfil(request: Request) -> list[str]:
     return lines
 
 
-def _work(jobs: Sequence[Job], workers: int | None) -> list[dict[str, Any] | UserError]:
+def _work(jobs: Sequence[Job], workers: int | None) -> list[CameraRecord | UserError]:
     if not jobs:
         return []
     columns = (
@@ -98,7 +99,7 @@ def _work(jobs: Sequence[Job], workers: int | None) -> list[dict[str, Any] | Use
         return work_on_ray(jobs, workers, watch)
 
 
-def _here(job: Job, watch: Watch) -> dict[str, Any] | UserError:
+def _here(job: Job, watch: Watch) -> CameraRecord | UserError:
     try:
         return work(job, watch)
     except UserError as error:

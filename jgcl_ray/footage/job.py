@@ -24,6 +24,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.footage.camera import Tracklet, tracklets
 from jgcl_ray.footage.detect import write_tracks
 from jgcl_ray.footage.formats import read_rows
+from jgcl_ray.footage.kept import CameraRecord, CropRow, SpanRow, TrackRecord, read_journal, read_record
 from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source
 from jgcl_ray.footage.tracks import Filters, Tracks, people_of, without_short
@@ -78,23 +79,13 @@ def _digest(*said: Any) -> str:
     return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
 
 
-def finished(job: Job) -> dict[str, Any] | None:
+def finished(job: Job) -> CameraRecord | None:
     """What there is of a camera that is done with these settings; None where it is to be done."""
-    record = _read(job.record)
+    record = read_record(job.record) if job.record.exists() else None
     return record if record is not None and record["digest"] == job.digest() else None
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return content
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): delete it, the camera is done again") from None
-
-
-def work(job: Job, watch: Watch = lambda frame, last: None) -> dict[str, Any]:
+def work(job: Job, watch: Watch = lambda frame, last: None) -> CameraRecord:
     """Do a camera, or what is left of it; its record. UserError for whatever the user can mend."""
     with _told(job.out):
         (job.out / STATE).mkdir(parents=True, exist_ok=True)
@@ -110,7 +101,7 @@ def work(job: Job, watch: Watch = lambda frame, last: None) -> dict[str, Any]:
         last, reading = int(tracks.frame.max()), Reading()
         names = _Names(tracks)
         with job.journal.open("a", encoding="utf-8") as journal:
-            skip = frozenset(int(line["track"]) for line in done)
+            skip = frozenset(line["track"] for line in done)
             for one in tracklets(reader, tracks, job.sampling, reading, skip, lambda frame: watch(frame, last)):
                 line = _write(job, tracks, one, names.of(one.track))
                 journal.write(json.dumps(line) + "\n")
@@ -122,15 +113,15 @@ def work(job: Job, watch: Watch = lambda frame, last: None) -> dict[str, Any]:
         return record
 
 
-def _taken_up(job: Job) -> list[dict[str, Any]]:
+def _taken_up(job: Job) -> list[TrackRecord]:
     """Tracks that an earlier call with the same settings has finished; whatever else there is of the camera goes."""
     header = {"digest": job.digest()}
     ours = job.journal.exists() or job.record.exists()
     if job.folder.exists() and not ours and any(job.folder.iterdir()):
         raise UserError(f"{job.folder}: there already, and not made by this command; give another --out or --camera")
-    done = _lines(job.journal)
-    if done and done[0] == header:
-        lines = [line for line in done[1:] if (job.folder / line["folder"]).is_dir()]
+    digest, done = read_journal(job.journal)
+    if digest == header["digest"]:
+        lines = [line for line in done if (job.folder / line["folder"]).is_dir()]
         kept = {line["folder"] for line in lines}
         for path in job.folder.iterdir() if job.folder.exists() else ():
             if path.name not in kept:
@@ -144,19 +135,6 @@ def _taken_up(job: Job) -> list[dict[str, Any]]:
     partial.write_text("".join(json.dumps(line) + "\n" for line in [header, *lines]), encoding="utf-8")
     partial.replace(job.journal)
     return lines
-
-
-def _lines(journal: Path) -> list[dict[str, Any]]:
-    """The whole lines: the last one may have been cut off."""
-    if not journal.exists():
-        return []
-    found = []
-    for line in journal.read_text(encoding="utf-8").split("\n"):
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
-    return found
 
 
 def _tracks(job: Job, reader: FrameReader, watch: Watch) -> tuple[Tracks, list[str]]:
@@ -187,17 +165,17 @@ class _Names:
         return f"{track:0{self._digits}d}"
 
 
-def _write(job: Job, tracks: Tracks, one: Tracklet, name: str) -> dict[str, Any]:
+def _write(job: Job, tracks: Tracks, one: Tracklet, name: str) -> TrackRecord:
     """Put a track's crops into their folder, which appears when it is complete."""
     partial, folder = job.folder / f".{name}.partial", job.folder / name
     for path in (partial, folder):
         shutil.rmtree(path, ignore_errors=True)
     partial.mkdir()
-    rows = []
+    rows: list[CropRow] = []
     for crop in one.crops:
         file = f"{crop.frame:06d}.jpg"
         (partial / file).write_bytes(crop.jpeg)
-        box = [round(float(value), 1) for value in tracks.box[crop.row]]
+        left, top, width, height = (round(float(value), 1) for value in tracks.box[crop.row])
         confidence = float(tracks.confidence[crop.row])
         rows.append(
             {
@@ -206,7 +184,10 @@ def _write(job: Job, tracks: Tracks, one: Tracklet, name: str) -> dict[str, Any]
                 "track": name,
                 "frame": crop.frame,
                 "time": round(crop.time + job.source.start, 3),
-                **dict(zip(("left", "top", "width", "height"), box, strict=True)),
+                "left": left,
+                "top": top,
+                "width": width,
+                "height": height,
                 "confidence": None if np.isnan(confidence) else round(confidence, 4),
                 "quality": round(crop.quality, 3),
                 "overlap": round(crop.overlap, 3),
@@ -217,12 +198,12 @@ def _write(job: Job, tracks: Tracks, one: Tracklet, name: str) -> dict[str, Any]
 
 
 def _record(
-    job: Job, reader: FrameReader, tracks: Tracks, done: list[dict[str, Any]], names: _Names, notes: list[str]
-) -> dict[str, Any]:
+    job: Job, reader: FrameReader, tracks: Tracks, done: list[TrackRecord], names: _Names, notes: list[str]
+) -> CameraRecord:
     rows = sorted((row for line in done for row in line["rows"]), key=lambda row: row["file"])
     crops = {line["folder"]: len(line["rows"]) for line in done}
     times = {(row["track"], row["frame"]): row["time"] for row in rows}
-    spans = []
+    spans: list[SpanRow] = []
     numbers, first, counts = np.unique(tracks.track, return_index=True, return_counts=True)
     ends = dict(zip(tracks.track.tolist(), tracks.frame.tolist(), strict=True))  # boxes are ordered by frame
     for track, start, count in zip(numbers.tolist(), first.tolist(), counts.tolist(), strict=True):

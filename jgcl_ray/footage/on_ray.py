@@ -14,6 +14,7 @@ import ray
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.job import Job, work
+from jgcl_ray.footage.kept import CameraRecord
 from jgcl_ray.ray_cluster import ray_cluster
 
 TOLD_EVERY = 25  # frames
@@ -21,7 +22,7 @@ TOLD_EVERY = 25  # frames
 
 def work_on_ray(
     jobs: Sequence[Job], workers: int | None, watch: Callable[[int, int, int], None]
-) -> list[dict[str, Any] | UserError]:
+) -> list[CameraRecord | UserError]:
     """`work` for each job, `workers` at once (None: a CPU each); a record or what the user must mend, in their order.
 
     A process that dies is replaced, and goes on where it was. watch: is told job, frame and last frame.
@@ -34,7 +35,7 @@ def work_on_ray(
         remote = ray.remote(num_cpus=1, max_retries=3)(_work)
         waiting = list(enumerate(jobs))[::-1]
         running: dict[ray.ObjectRef, int] = {}
-        results: dict[int, dict[str, Any] | UserError] = {}
+        results: dict[int, CameraRecord | UserError] = {}
         try:
             while len(results) < len(jobs):
                 while waiting and len(running) < slots:
@@ -55,7 +56,7 @@ def work_on_ray(
         return [results[number] for number in range(len(jobs))]
 
 
-def _work(job: Job) -> dict[str, Any] | UserError:
+def _work(job: Job) -> CameraRecord | UserError:
     told = _told(job)
 
     def tell(frame: int, last: int) -> None:

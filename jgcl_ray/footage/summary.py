@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ from jgcl_ray.contact_sheet import Tile, contact_sheet
 from jgcl_ray.data.datasets.reid_dataset import natural_order
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.job import STATE
+from jgcl_ray.footage.kept import CameraRecord, CropRow, read_record
 from jgcl_ray.image_files import UnreadableImage, read_image
 
 TRACKS = (
@@ -38,14 +38,14 @@ LENGTHS = (1, 2, 4, 8, 16, 32, 64)  # seconds: edges of the histogram of track l
 SHEET_ROWS, SHEET_COLUMNS = 16, 10  # tracks, crops of each
 
 
-def records_of(out: Path) -> list[dict[str, Any]]:
-    """What is known of the finished cameras of a folder, in the natural order of their names."""
+def records_of(out: Path) -> list[CameraRecord]:
+    """What is known of the finished cameras of a folder, in the natural order of their names; UserError: damaged."""
     files = sorted((out / STATE).glob("*.json"), key=lambda path: natural_order(path.stem))
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    records = [read_record(path) for path in files]
     return [record for record in records if (out / record["camera"]).is_dir()]
 
 
-def write_tables(out: Path, records: Sequence[Mapping[str, Any]]) -> None:
+def write_tables(out: Path, records: Sequence[CameraRecord]) -> None:
     """`tracks.csv`, a row a crop, and `spans.csv`, a row a track, each as a whole."""
     write_bytes(out / "tracks.csv", _table(TRACKS, [row for record in records for row in record["rows"]]))
     write_bytes(out / "spans.csv", _table(SPANS, [row for record in records for row in record["spans"]]))
@@ -59,7 +59,7 @@ def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summary(records: Sequence[CameraRecord]) -> dict[str, Any]:
     """Counts of cameras, tracks and crops, of each camera too, and histograms of the tracks' seconds and crops."""
     spans = [span for record in records for span in record["spans"]]
     seconds = np.array([span["end"] - span["start"] for span in spans])
@@ -86,7 +86,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def write_summary(out: Path, records: Sequence[Mapping[str, Any]]) -> list[str]:
+def write_summary(out: Path, records: Sequence[CameraRecord]) -> list[str]:
     """`summary.json`, and the same in lines to be read."""
     counted = summary(records)
     write_json(out / "summary.json", counted)
@@ -100,7 +100,7 @@ def write_summary(out: Path, records: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def write_sheet(out: Path, file: Path, records: Sequence[Mapping[str, Any]]) -> None:
+def write_sheet(out: Path, file: Path, records: Sequence[CameraRecord]) -> None:
     """Crops of tracks spread over all cameras, a row a track, with time and quality."""
     share = max(1, SHEET_ROWS // max(len(records), 1))  # rows of each camera
     rows: list[list[Tile | None]] = []
@@ -114,7 +114,7 @@ def write_sheet(out: Path, file: Path, records: Sequence[Mapping[str, Any]]) -> 
         contact_sheet(rows).save(partial)
 
 
-def _tile(out: Path, row: Mapping[str, Any]) -> Tile | None:
+def _tile(out: Path, row: CropRow) -> Tile | None:
     path = out / row["file"]
     if not path.is_file():  # the user has thrown it away
         return None

@@ -5,7 +5,6 @@ Letters: M photos with true views, V views of each, H x W image size, F width of
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,9 @@ from jgcl_ray.generation.people import People
 from jgcl_ray.generation.similarity import frechet_distance, psnr, ssim
 from jgcl_ray.generation.view_generator import ViewGenerator
 from jgcl_ray.image_files import resize
+from jgcl_ray.meshes.projection_folders import TRUTH
 from jgcl_ray.meshes.shading import BACKGROUND_GREY
+from jgcl_ray.meshes.walker_files import read_views
 
 BATCH = 16
 # What the plain background of walkers' projections is to the generator, exactly.
@@ -67,18 +68,14 @@ class ViewScores:
 
 def read_true_views(people: People) -> TrueViews:
     """The true views of the walkers in the folder of `people`; UserError where there are none."""
-    file = people.folder.parent / "views.npz"
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            names, rows = arrays["names"], arrays["photo_rows"]
-            views, pictures = arrays["photo_views"], arrays["photos"]
-    except FileNotFoundError:
+    file = people.folder.parent / TRUTH
+    if not file.exists():
         raise UserError(
             f"--score: no {file.name} beside {people.folder}; only walkers have true views "
             "(python -m jgcl_ray.data.walkers --out FOLDER, then --images FOLDER/query)"
-        ) from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file}: cannot be read ({error}); render the walkers again") from None
+        )
+    arrays = read_views(file, "photo_rows", "photo_views", "photos")
+    names, rows, views, pictures = (arrays[key] for key in ("names", "photo_rows", "photo_views", "photos"))
     places = {f"{people.folder.name}/{name}": row for row, name in enumerate(people.names)}
     here = [i for i, row in enumerate(rows) if names[row] in places]
     if not here:

@@ -17,12 +17,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from jgcl_ray.atomic import one_at_a_time
 from jgcl_ray.cache import cache_folder
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.smpl_files import read_smpl
 from jgcl_ray.places import check_folder
+from jgcl_ray.stored_files import in_short
 
 REFERENCE_SHAPE = (0.5, 0.6, 0.5, 0.5, 0.5, 0.5)  # AnnyBody.PHENOTYPES of the body of reference
 
@@ -132,7 +134,10 @@ def _load_anny() -> Any:
                     if not step.name.startswith("build_compact_model_data"):
                         step.unlink()
                 partial.rename(tables)
-    return _anny_with(tables)
+    try:
+        return _anny_with(tables)
+    except SafetensorError as error:
+        raise UserError(f"{tables}: damaged ({in_short(error)}); remove it, the tables are made again") from None
 
 
 def _anny_with(tables: Path) -> Any:

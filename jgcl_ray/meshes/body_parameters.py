@@ -33,6 +33,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.cameras import Camera
 from jgcl_ray.meshes.projection_folders import png_names
 from jgcl_ray.places import check_file
+from jgcl_ray.stored_files import UNREADABLE, in_short
 
 JOINTS = {"smpl": 24, "anny": 104}
 SHAPE_KEYS: dict[str, Literal["smpl", "anny"]] = {"betas": "smpl", "phenotypes": "anny"}
@@ -140,8 +141,10 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             return {
                 key: archive[key] for key in ("names", "pose", "camera", "size", "up", *SHAPE_KEYS) if key in archive
             }
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as an npz of plain arrays: {error}") from error
+    except UNREADABLE as error:
+        raise UserError(
+            f"{path} cannot be read as an npz of plain arrays ({in_short(error)}); restore it, or make it again"
+        ) from None
 
 
 def _names(path: Path, names: np.ndarray) -> tuple[str, ...]:

@@ -200,7 +200,7 @@ def _claim(job: DrawJob) -> None:
     """Note what the pictures follow from; UserError where those that are there follow from something else."""
     note = job.out / job.split / "drawn_from.json"
     text = json.dumps(job.origin, indent=1)
-    if note.is_file() and note.read_text() != text:
+    if note.is_file() and note.read_bytes() != text.encode():
         raise UserError(
             f"{note.parent} holds projections of other parameters, another body or another size (drawn_from.json): "
             "give another --out, or delete them"

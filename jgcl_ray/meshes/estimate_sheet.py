@@ -11,6 +11,7 @@ from jgcl_ray.contact_sheet import Tile, contact_sheet
 from jgcl_ray.image_files import read_rgb
 from jgcl_ray.meshes.body_parameters import read_body_parameters
 from jgcl_ray.meshes.drawing import ParameterProjections
+from jgcl_ray.stored_files import read_arrays
 
 SHOWN = (0, 90, 180)  # degrees
 HEIGHT, WIDTH = 192, 80  # pixels of a tile
@@ -21,8 +22,8 @@ def estimate_sheet(images: Path, parameters: Path, smpl: Path | None = None, cou
     """`count` images, evenly spread over the file's, with their projections at SHOWN beside each."""
     names = read_body_parameters(parameters).names
     chosen = [names[row] for row in np.unique(np.linspace(0, len(names) - 1, min(count, len(names))).astype(int))]
-    with np.load(parameters, allow_pickle=False) as arrays:
-        deviation = dict(zip(names, arrays["deviation"], strict=True)) if "deviation" in arrays else {}
+    told = read_arrays(parameters, {"names": "U N"}, "estimate the bodies again", {"deviation": "iuf N"})
+    deviation = dict(zip(names, told["deviation"], strict=True)) if "deviation" in told else {}
     drawn = ParameterProjections(parameters, smpl, chosen, HEIGHT, WIDTH, light=smpl is None)
     tiles: list[Tile | None] = []
     for row, name in enumerate(chosen):

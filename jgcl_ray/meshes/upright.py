@@ -27,6 +27,7 @@ from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 from jgcl_ray.meshes.gait import Gait, joint_rotations
 from jgcl_ray.meshes.projection_folders import VIEWS
 from jgcl_ray.meshes.shading import render_grey, see_reference, to_uint8
+from jgcl_ray.stored_files import UNREADABLE, in_short
 
 REVISION = 1  # of the pictures: raised when the same size gives others
 STEP = 15  # degrees between two sides
@@ -94,10 +95,10 @@ def _kept(
         _write(make(shape[2], shape[3]), file)
     try:
         kept: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)  # one copy for all processes
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{file} is damaged ({error}): delete it, it will be drawn again") from None
-    if kept.dtype != dtype or kept.shape != shape:
-        raise UserError(f"{file} holds {kept.dtype} {kept.shape}: delete it, it will be drawn again")
+        if kept.dtype != dtype or kept.shape != shape:
+            raise ValueError(f"it holds {kept.dtype} {kept.shape}")
+    except UNREADABLE as error:
+        raise UserError(f"{file}: damaged ({in_short(error)}); delete it, it will be drawn again") from None
     return kept
 
 

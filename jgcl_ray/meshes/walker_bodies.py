@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +17,7 @@ from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 from jgcl_ray.meshes.gait import ARMS, Gait, joint_rotations
 from jgcl_ray.meshes.projection_folders import TRUTH, VIEWS, FolderProjections, SplitName
 from jgcl_ray.meshes.shading import see_reference
+from jgcl_ray.meshes.walker_files import read_height, read_views
 
 _PIVOT = np.zeros(3)  # the walkers turn about the vertical through the world's origin
 
@@ -89,13 +88,9 @@ class WalkersProjections(FolderProjections):
 
 @lru_cache(maxsize=2)
 def read_truth(file: Path) -> WalkersTruth:
-    """The bodies in a views.npz; UserError where it cannot be read."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            names = [PurePosixPath(name).name for name in arrays["names"].tolist()]
-            camera = {key: arrays[key] for key in ("rotation", "position", "focal", "center", "stretch")}
-            shape, gait = arrays["shape"], arrays["gait"]
-        height = int(json.loads((file.parent / "walkers.json").read_text())["height"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file}: cannot be read ({error}); render the walkers again") from None
-    return WalkersTruth({name: row for row, name in enumerate(names)}, shape, gait, camera, height, height // 2)
+    """The bodies in a views.npz; UserError where it, or walkers.json beside it, cannot be read."""
+    cameras = ("rotation", "position", "focal", "center", "stretch")
+    arrays, height = read_views(file, "shape", "gait", *cameras), read_height(file.parent)
+    rows = {PurePosixPath(name).name: row for row, name in enumerate(arrays["names"].tolist())}
+    camera = {key: arrays[key] for key in cameras}
+    return WalkersTruth(rows, arrays["shape"], arrays["gait"], camera, height, height // 2)

@@ -24,6 +24,7 @@ from jgcl_ray.models.backbone import Download, Package, State
 from jgcl_ray.models.backbones import BACKBONES, backbone_of
 from jgcl_ray.models.batch_norm import DomainBatchNorm
 from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.stored_files import in_short
 
 logger = logging.getLogger(__name__)
 
@@ -133,8 +134,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (*_UNREADABLE, RuntimeError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a readable file of PyTorch weights ({first_line})") from None
+        raise UserError(f"{path}: not a readable file of PyTorch weights ({in_short(error)})") from None
     for wrapper in ("state_dict", "model", "id", "gen", "dis"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -143,6 +143,17 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     if content and all(name.startswith("module.") for name in content):
         content = {name.removeprefix("module."): value for name, value in content.items()}
     return dict(content)
+
+
+def read_saved(path: Path, device: torch.device, remedy: str) -> dict[str, Any]:
+    """What torch.save wrote of a dict of tensors and plain values; UserError, which ends in `remedy`, otherwise."""
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (*_UNREADABLE, AttributeError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged ({in_short(error)}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: damaged (it holds no names, but {type(content).__name__}); {remedy}")
+    return content
 
 
 def load_state(module: nn.Module, state: State, source: str) -> None:

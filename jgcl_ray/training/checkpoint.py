@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
 import shutil
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,7 +24,7 @@ from jgcl_ray.config import Config, validate
 from jgcl_ray.data.image_listing import LISTING, ImageListing, unpack
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.networks import Networks
-from jgcl_ray.models.weights import load_weights, save_weights
+from jgcl_ray.models.weights import load_weights, read_saved, save_weights
 from jgcl_ray.storage import RemoteFolder
 from jgcl_ray.stored_files import parse_json
 
@@ -226,10 +224,7 @@ def load_networks(checkpoint: Path, networks: Networks) -> None:
 def load_saved(checkpoint: Path) -> Saved:
     """Everything but the networks; UserError where it cannot be read."""
     manifest = read_manifest(checkpoint, verify=True)
-    try:
-        state = torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise UserError(f"{checkpoint / _STATE}: cannot be read ({error}); {REMEDY}") from None
+    state = read_saved(checkpoint / _STATE, torch.device("cpu"), REMEDY)
     return Saved(manifest.position, manifest.config, state, manifest.scores)
 
 

@@ -33,12 +33,13 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.estimated_bodies import EstimatedBodies, ensure_estimated, read_estimated
 from jgcl_ray.meshes.estimator import WEIGHTS, load_estimator
 from jgcl_ray.meshes.projections import open_projections
-from jgcl_ray.mlflow_mirror import masked
+from jgcl_ray.mlflow_mirror import CARD, METRICS, RunCard, masked
 from jgcl_ray.models.batch_norm import synchronise_statistics
 from jgcl_ray.models.networks import build_networks
 from jgcl_ray.models.weights import load_foreign, load_weights, read_state
 from jgcl_ray.progress import tracked
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
+from jgcl_ray.run_log import read_records
 from jgcl_ray.storage import RemoteFolder
 from jgcl_ray.training.checkpoint import (
     MANIFEST,
@@ -158,15 +159,19 @@ def estimated(plan: Plan) -> EstimatedBodies | None:
 
 
 def check_folder(plan: Plan) -> None:
-    """UserError where the run folder holds a run of another configuration or on other images, or run.resume forbids
-    or cannot go on.
+    """UserError where the run folder holds a run of another configuration or on other images or damaged records, or
+    run.resume forbids or cannot go on.
     """
     file, wanted = plan.folder / "config.yaml", plan.config.run.resume
     if isinstance(wanted, Path):
         read_manifest(wanted, verify=True)
     if file.is_file():
-        before = load_config(file)
+        before = _config_before(file)
         _check_same(before.model_dump(mode="json"), plan.config, str(plan.folder))
+    if (plan.folder / CARD).is_file():
+        RunCard.read(plan.folder)
+    if (plan.folder / METRICS).is_file():
+        read_records(plan.folder)
     if wanted == "never" and plan.checkpoints.newest() is not None:
         raise UserError(f"{plan.folder} holds checkpoints and run.resume=never: give the run another run.name")
     _check_images(plan)
@@ -177,6 +182,14 @@ def check_folder(plan: Plan) -> None:
             raise UserError(f"{mirror.uri} holds checkpoints and run.resume=never: give the run another run.name")
         there = f"{mirror.uri}/{name}/{MANIFEST}"
         _check_same(parse_manifest(mirror.read_last(name), there).config, plan.config, mirror.uri)
+
+
+def _config_before(file: Path) -> Config:
+    try:
+        return load_config(file)
+    except UserError as error:
+        told = str(error).removeprefix(f"{file}: ")
+        raise UserError(f"{file}: damaged ({told}); restore it, or give this run another run.name") from None
 
 
 def open_folder(plan: Plan) -> None:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jgcl_ray.errors import UserError
+from jgcl_ray.stored_files import parse_json
 
 LOCK, CLAIM = "lock.json", ".lock.json.claim"
 BEAT, STALE_AFTER = 10.0, 120.0  # seconds
@@ -43,7 +44,7 @@ class Owner:
 
     def is_gone(self, silent_for: float) -> bool:
         """Whether it has ended, as far as can be told; silent_for: seconds since it touched the file."""
-        if silent_for > STALE_AFTER or self.process == 0:
+        if silent_for > STALE_AFTER or not 0 < self.process < 2**31:
             return True
         if self.host != socket.gethostname():
             return False
@@ -75,7 +76,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         ended.set()
         beating.join()
         with suppress(FileNotFoundError):
-            if file.read_text(encoding="utf-8") == mine:  # not taken over while this machine slept
+            if file.read_bytes() == mine.encode():  # not taken over while this machine slept
                 file.unlink()
 
 
@@ -118,12 +119,12 @@ def _taken_over(file: Path, text: str) -> bool:
 def _stale_owner(file: Path) -> Owner | None:
     """Who left the lock behind; None where there is none now, or where it is being written. UserError: it lives."""
     try:
-        silent_for, text = time.time() - file.stat().st_mtime, file.read_text(encoding="utf-8")
+        silent_for, content = time.time() - file.stat().st_mtime, file.read_bytes()
     except FileNotFoundError:  # given back meanwhile
         return None
     try:
-        owner = Owner(**json.loads(text))
-    except (ValueError, TypeError):
+        owner = parse_json(content, Owner, str(file), "")
+    except UserError:
         if silent_for < WRITTEN_WITHIN:
             return None
         owner = Owner(0, "an unknown machine", "an unknown time")

@@ -7,14 +7,18 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jgcl_ray.errors import UserError
 from jgcl_ray.progress import description_column
 from jgcl_ray.run_log import read_records
+from jgcl_ray.run_records import parse_record
+from jgcl_ray.stored_files import parse_json
 from jgcl_ray.training.loop import Outcome
 
 PROGRESS = "progress.json"
@@ -37,6 +41,17 @@ _COLUMNS = (  # title and width; the last four are seconds
     ("label", 5),
     ("eval", 5),
 )
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """What a ProgressFile holds."""
+
+    stage: str
+    batch: int
+    batches: int
+    numbers: dict[str, float]
+    epoch: int | None = None
 
 
 class ProgressFile:
@@ -117,10 +132,10 @@ def _watch(folder: Path, table: _Table, warnings: _Tail, console: Console, done:
             if now is not None:
                 bar.update(
                     task,
-                    description=f"{now['stage']} {now['epoch'] + 1}" if "epoch" in now else now["stage"],
-                    completed=now["batch"],
-                    total=now["batches"],
-                    numbers="  ".join(f"{name} {value:.3g}" for name, value in now["numbers"].items()),
+                    description=now.stage if now.epoch is None else f"{now.stage} {now.epoch + 1}",
+                    completed=now.batch,
+                    total=now.batches,
+                    numbers="  ".join(f"{name} {value:.3g}" for name, value in now.numbers.items()),
                 )
 
 
@@ -155,7 +170,9 @@ class _Table:
     def update(self) -> None:
         """Print the epochs that were closed since the last time."""
         for line in self._records.lines():
-            record = json.loads(line)
+            record = parse_record(line)
+            if record is None:  # damaged: the run itself names it when it goes on
+                continue
             if "num_clusters" in record:
                 self._labelling = record
             if "images_per_second" in record:
@@ -185,9 +202,9 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> _Progress | None:
+    """None where there is no such file, or a damaged one: the next is written in a second."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return parse_json(path.read_bytes(), _Progress, str(path), "")
+    except (FileNotFoundError, UserError):
         return None
-    return content

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,10 +15,10 @@ from jgcl_ray.config import StageName
 from jgcl_ray.data.loaders import paired_loader
 from jgcl_ray.data.samplers import Draw, Shard
 from jgcl_ray.errors import UserError
-from jgcl_ray.evaluation.evaluator import Scores
 from jgcl_ray.pseudo_labels.extract import in_eval_mode
 from jgcl_ray.run_log import NullRunLog, RunLog, read_records, rewind
-from jgcl_ray.training.checkpoint import Position, read_manifest
+from jgcl_ray.stored_files import read_json
+from jgcl_ray.training.checkpoint import read_manifest
 from jgcl_ray.training.loop import Hooks, Loop, Outcome, to_device
 from jgcl_ray.training.pictures import label_quality_plot, loss_curves, sample_grid
 from jgcl_ray.training.prepare import Plan, build_session
@@ -68,13 +67,11 @@ def ask_to_stop(folder: Path) -> None:
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """How the run in a folder ended; None where it did not."""
+    """How the run in a folder ended; None where it did not. UserError for a damaged file."""
     file = folder / OUTCOME
     if not file.is_file():
         return None
-    values = json.loads(file.read_text(encoding="utf-8"))
-    scores = None if values["scores"] is None else Scores(**values["scores"])
-    return Outcome(values["interrupted"], Position(**values["position"]), scores)
+    return read_json(file, Outcome, "give the command again, it goes on from the last checkpoint")
 
 
 def _work(
@@ -181,6 +178,4 @@ def _rewind(plan: Plan, checkpoint: Path | None) -> None:
 
 
 def _write_outcome(folder: Path, outcome: Outcome) -> None:
-    values = {"interrupted": outcome.interrupted, "position": asdict(outcome.position)}
-    scores = None if outcome.scores is None else asdict(outcome.scores)
-    write_json(folder / OUTCOME, {**values, "scores": scores})
+    write_json(folder / OUTCOME, asdict(outcome))

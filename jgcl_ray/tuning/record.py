@@ -32,6 +32,7 @@ from jgcl_ray.mlflow_mirror import (
 )
 from jgcl_ray.mlflow_mirror import Status as MlflowStatus
 from jgcl_ray.run_log import prepare_tracking
+from jgcl_ray.stored_files import read_json
 from jgcl_ray.tuning.space import Params, Space
 
 TRIAL, SWEEP, TRIALS = "trial.json", "sweep.json", "trials"
@@ -64,9 +65,30 @@ class TrialRecord:
 
 
 def read_trials(folder: Path) -> list[TrialRecord]:
-    """All trials in a folder of trials, by name."""
-    files = sorted(folder.glob(f"*/{TRIAL}"))
-    return [TrialRecord(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    """All trials in a folder of trials, by name; UserError for a damaged record."""
+    return [_read_trial(file) for file in sorted(folder.glob(f"*/{TRIAL}"))]
+
+
+def _read_trial(file: Path) -> TrialRecord:
+    remedy = f"restore it, or remove {file.parent} to run the trial anew"
+    record = read_json(file, TrialRecord, remedy)
+    if record.name != file.parent.name:
+        raise UserError(f"{file}: damaged (it is of {record.name}); {remedy}")
+    return record
+
+
+def check_params(folder: Path, space: Space) -> None:
+    """UserError where a trial's params cannot be of the space."""
+    for record in read_trials(folder):
+        for each in space.dimensions:
+            value = record.params.get(each.field)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number if each.bounded else value in each.values):
+                of = folder / record.name
+                raise UserError(
+                    f"{of / TRIAL}: damaged (params: {each.field}={value!r}); restore it, or remove {of} to run the "
+                    "trial anew"
+                )
 
 
 def claim(folder: Path, number: int, params: Params, origin: str | None = None) -> TrialRecord:
@@ -244,7 +266,7 @@ def open_folder(folder: Path, base: Config, space: Space) -> None:
     tree = base.model_dump(mode="json", exclude=_FREE) | space.sweep.model_dump(mode="json")
     file, content = folder / SWEEP, _flat(tree)
     if file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_json(file, dict[str, Any], "restore it, or give this sweep another run.name")
         differing = [name for name in content.keys() | before.keys() if content.get(name) != before.get(name)]
         if differing:
             raise UserError(

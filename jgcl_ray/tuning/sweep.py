@@ -34,6 +34,7 @@ from jgcl_ray.tuning.record import (
     SweepRecord,
     TrialRecord,
     best_of,
+    check_params,
     open_folder,
     read_trials,
     remaining,
@@ -88,6 +89,7 @@ def sweep(base: Config, space: Space, tell: Tell, again: bool = False) -> Sweep:
 
 def _sweep(folder: Path, metric: str, base: Config, space: Space, tell: Tell, again: bool) -> Sweep:
     open_folder(folder, base, space)
+    check_params(folder / TRIALS, space)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", "Consider boosting PBT")  # by keeping processes, whose runs would mingle

@@ -132,7 +132,7 @@ def test_of_walkers(tmp_path: Path) -> None:
     assert coordinates.shape == (256, 128, 3) and abs(np.isnan(coordinates[..., 0]).mean() - small) < 0.02
     (root / "views.npz").write_bytes(b"PK")
     read_truth.cache_clear()
-    with pytest.raises(UserError, match=r"views\.npz: cannot be read .*render the walkers again"):
+    with pytest.raises(UserError, match=r"views\.npz: damaged .*render the walkers again"):
         open_projections(MeshesConfig(), large, names, "test", images).coordinates(0, 0)
 
 

@@ -146,7 +146,7 @@ def test_estimates_are_kept_until_something_changes(
     assert made == [3, 2, 2, 2]
     assert read_body_parameters(file).names == ("a.jpg", "b.jpg")
     file.write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"bodies\.npz is damaged .*: delete it"):
+    with pytest.raises(UserError, match=r"bodies\.npz: damaged .*; delete it"):
         ensure_estimated(file, images, names[:2], MeshesConfig())
 
 

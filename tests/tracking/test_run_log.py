@@ -128,7 +128,7 @@ class TestRewind:
 
     def test_a_stage_out_of_order_is_an_error(self, tmp_path: Path) -> None:
         self.run(tmp_path / "run")
-        with pytest.raises(ValueError, match="warmup"):
+        with pytest.raises(UserError, match=r"metrics\.jsonl: records of stages warmup, .*; take those lines out"):
             rewind(tmp_path / "run", ("generator", "joint"), "joint", 0, 0)
 
 

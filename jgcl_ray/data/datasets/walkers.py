@@ -41,10 +41,13 @@ def _with_tracklets(train: Split, file: Path) -> Split:
         with file.open(newline="") as lines:
             found = {row["name"]: (int(row["tracklet"]), float(row["time"])) for row in csv.DictReader(lines)}
         known = [found[f"{train.folder.name}/{path}"] for path in train.paths]
-    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        tracklets = np.array([tracklet for tracklet, _ in known], np.int64)
+        times = np.array([time for _, time in known], np.float64)
+        if not np.isfinite(times).all():
+            raise ValueError("a time is no number")
+    except (OSError, ValueError, TypeError, LookupError, OverflowError, csv.Error) as error:
         raise UserError(
             f"{file}: no tracklet for every image of {train.folder.name}/ ({error}); render the walkers again, or "
             "remove the file to do without tracklets"
         ) from None
-    tracklets, times = (np.array(column) for column in zip(*known, strict=True))
-    return replace(train, tracklets=tracklets.astype(np.int64), times=times.astype(np.float64))
+    return replace(train, tracklets=tracklets, times=times)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import multiprocessing
 import os
 import shutil
@@ -31,12 +30,15 @@ from jgcl_ray.data.walkers.plan import draw_plan
 from jgcl_ray.data.walkers.tracks import TRACKS_FILE, write_tracks
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.gait import ARMS
-from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, view_folder
+from jgcl_ray.meshes.projection_folders import TRUTH, VIEWS, SplitName, view_folder
+from jgcl_ray.meshes.walker_files import ARRAYS, MANIFEST, remedy
 from jgcl_ray.places import check_folder
 from jgcl_ray.progress import description_column
+from jgcl_ray.stored_files import read_arrays, read_json
 
 REVISION = 1  # of the rendering: raised when the same arguments draw other pictures
 REPORTED_SEED = 11
+_OF_SHOT = ("rotation", "position", "focal", "center", "stretch")
 SPEED = 1.3  # of a walk, metres a second at a stride of 1
 
 
@@ -133,7 +135,10 @@ def _render_set(out: Path, size: WalkersSize, seed: int, workers: int | None) ->
     made_of = size.made_of(seed)
     partial = _partial(out)
     if partial.exists() and _manifest(partial) != made_of:
+        _check_ours(partial)
         shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    write_json(partial / MANIFEST, made_of)
     for folder in FOLDERS.values():
         (partial / folder).mkdir(parents=True, exist_ok=True)
     mesh_splits: tuple[SplitName, ...] = ("train", "test")
@@ -141,7 +146,6 @@ def _render_set(out: Path, size: WalkersSize, seed: int, workers: int | None) ->
         for view in VIEWS:
             view_folder(partial / "meshes", split, view).mkdir(parents=True, exist_ok=True)
     (partial / "records").mkdir(exist_ok=True)
-    write_json(partial / "walkers.json", made_of)
     plan = size.plan(seed)
     missing = [row for row in range(len(plan.photos)) if not (partial / "records" / f"{row}.npz").is_file()]
     count = workers if workers is not None else len(os.sched_getaffinity(0))
@@ -155,8 +159,14 @@ def _render_set(out: Path, size: WalkersSize, seed: int, workers: int | None) ->
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
-    file = folder / "walkers.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+    file = folder / MANIFEST
+    return read_json(file, dict[str, Any], remedy(folder)) if file.is_file() else None
+
+
+def _check_ours(partial: Path) -> None:
+    """UserError where a folder has the name of a set that is being rendered and is none."""
+    if not (partial / MANIFEST).is_file() and any(not path.name.startswith(".") for path in partial.iterdir()):
+        raise UserError(f"{partial} exists and is no set of walkers: remove it, or choose another folder")
 
 
 def _render_all(plan: Plan, rows: list[int], folder: Path, size: WalkersSize, workers: int) -> Iterator[int]:
@@ -263,10 +273,13 @@ def _record(photo: Photo, shape: tuple[float, ...], shot: Shot, height: int) -> 
 def _gather(folder: Path, plan: Plan, height: int) -> None:
     """The records of all photos as one views.npz."""
     rows: dict[str, list[np.ndarray]] = {}
-    for row in range(len(plan.photos)):
-        with np.load(folder / "records" / f"{row}.npz", allow_pickle=False) as record:
-            for key in record.files:
-                rows.setdefault(key, []).append(record[key])
+    of_photo = {name: ARRAYS[name].replace(" N", "") for name in (*_OF_SHOT, "shape", "gait")}
+    for row, photo in enumerate(plan.photos):
+        views = f"u {len(NOVEL_VIEWS)} {height} {height // 2} 3" if photo.true_views else "u 0"
+        file = folder / "records" / f"{row}.npz"
+        again = "delete it and give the command again, the photo is rendered again"
+        for key, array in read_arrays(file, {"photos": views, **of_photo}, again).items():
+            rows.setdefault(key, []).append(array)
     pictures = rows.pop("photos")
     with_views = np.array([row for row, photo in enumerate(plan.photos) if photo.true_views], np.int64)
     shape = (0, len(NOVEL_VIEWS), height, height // 2, 3)
@@ -281,7 +294,7 @@ def _gather(folder: Path, plan: Plan, height: int) -> None:
         "photo_views": np.array(NOVEL_VIEWS, np.int64),
         "photos": taken,
     }
-    np.savez_compressed(folder / "views.npz", allow_pickle=False, **truth)
+    np.savez_compressed(folder / TRUTH, allow_pickle=False, **truth)
     manifest = _manifest(folder) or {}
     libraries = {name: version(name) for name in ("anny", "embreex", "numpy", "pillow", "torch")}
     write_json(folder / "versions.json", {**manifest, **libraries})

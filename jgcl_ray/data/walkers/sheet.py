@@ -9,7 +9,8 @@ from PIL import Image
 
 from jgcl_ray.batches import NOVEL_VIEWS
 from jgcl_ray.image_files import read_image
-from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, view_folder
+from jgcl_ray.meshes.projection_folders import TRUTH, VIEWS, SplitName, view_folder
+from jgcl_ray.meshes.walker_files import read_views
 
 _TILE = (64, 128)  # width, height in pixels
 _GAP = 4
@@ -17,9 +18,8 @@ _GAP = 4
 
 def contact_sheet(root: Path, identities: int = 8, images: int = 8, turned: int = 3) -> Image.Image:
     """A row of photos a person; then, for `turned` photos, a row of projections over a row of true views."""
-    with np.load(root / "views.npz", allow_pickle=False) as views:
-        names, identity, photo_rows = views["names"], views["identity"], views["photo_rows"]
-        photos = views["photos"]
+    truth = read_views(root / TRUTH, "identity", "photo_rows", "photos")
+    names, identity, photo_rows, photos = (truth[key] for key in ("names", "identity", "photo_rows", "photos"))
     rows = []
     in_train = np.array([name.startswith("bounding_box_train") for name in names])
     # Neighbours in number are often look-alikes: show them side by side.
