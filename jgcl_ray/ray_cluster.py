@@ -7,12 +7,13 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._private.services import find_gcs_addresses
 
 from jgcl_ray.errors import UserError
 
@@ -33,11 +34,12 @@ def ray_cluster(**own: Any) -> Iterator[None]:
     # A thread that exports metrics outlives a process's second ray.shutdown and may end the process by a signal.
     os.environ.setdefault("RAY_enable_open_telemetry", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = os.environ.get("RAY_ADDRESS") or _running_head()
+    given = os.environ.get("RAY_ADDRESS")
+    address = _head_here() if given == "auto" else given or _running_head()
     if address in (None, "local"):
         ray.init(address="local", **{"include_dashboard": True, **quiet, **own})
     else:
-        if "RAY_ADDRESS" not in os.environ:  # the user's token, which ray.init takes by itself for "auto" alone
+        if given in (None, "", "auto"):  # the user's token, which ray.init takes by itself for "auto" alone
             maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         check_address(address)
         try:
@@ -58,10 +60,8 @@ def nodes_and_resources() -> tuple[int, dict[str, float]]:
 def check_address(address: str) -> None:
     """UserError, after seconds, where an address is none, or nobody listens there; Ray itself waits for minutes.
 
-    address: HOST:PORT, ray://HOST:PORT or auto.
+    address: HOST:PORT or ray://HOST:PORT.
     """
-    if address == "auto":
-        return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536 or "/" in host:
         raise UserError(
@@ -69,7 +69,7 @@ def check_address(address: str) -> None:
             "otherwise), or RAY_ADDRESS=local for a cluster of one's own"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT).close()
+        _connect(host, port)
     except OSError as error:
         raise UserError(
             f"no Ray cluster answers at {address} ({error}); start it, correct RAY_ADDRESS, or set RAY_ADDRESS=local"
@@ -92,6 +92,25 @@ def leave() -> None:
             gc.enable()
 
 
+def _head_here() -> str:
+    """HOST:PORT that RAY_ADDRESS=auto means; UserError, after seconds, where no head of this machine answers."""
+    if (left := _running_head()) is not None:
+        return left
+    for address in sorted(find_gcs_addresses()):  # of processes that run, wherever they keep their files
+        host, _, port = address.rpartition(":")
+        with suppress(OSError, ValueError, OverflowError):
+            _connect(host, port)
+            return address
+    raise UserError(
+        "no Ray cluster answers on this machine (RAY_ADDRESS=auto); start one by `ray start --head`, give HOST:PORT "
+        "of another machine's head, or set RAY_ADDRESS=local"
+    )
+
+
+def _connect(host: str, port: str) -> None:
+    socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT).close()
+
+
 def _running_head() -> str | None:
     """HOST:PORT that `ray start` left for this machine, if someone listens there.
 
@@ -101,7 +120,7 @@ def _running_head() -> str | None:
     try:
         address = left.read_text().strip()
         host, _, port = address.rpartition(":")
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError):
+        _connect(host, port)
+    except (OSError, ValueError, OverflowError):
         return None
     return address
