@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from jgcl_ray.errors import UserError
+from jgcl_ray.ownership import is_picture
 from jgcl_ray.places import check_file
 
 FONT_SIZE, LINE, GAP, FRAME = 12, 15, 6, 3  # pixels
@@ -24,10 +25,13 @@ class Tile:
 
 
 def check_sheet(path: Path, option: str) -> None:
-    """UserError where no sheet can be written at `path`, which `option` gives, or its suffix names no format."""
+    """UserError where no sheet can be written at `path`, which `option` gives, or its suffix names no format.
+
+    It is to be written by image_files.write_picture.
+    """
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise UserError(f"{option} {path}: unknown format of pictures; give a name that ends in .png or .jpg")
-    check_file(path, option)
+    check_file(path, option, is_picture)
 
 
 def contact_sheet(

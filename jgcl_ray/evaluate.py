@@ -8,6 +8,7 @@ from typing import Any
 
 from jgcl_ray.config import Config, Section, load_config
 from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.ownership import is_scores
 from jgcl_ray.places import check_file, check_folder
 
 DESCRIPTION = """\
@@ -45,10 +46,12 @@ def main() -> None:
         from jgcl_ray.evaluation.clusters import for_gallery
         from jgcl_ray.evaluation.comparison import check_comparable, compare
         from jgcl_ray.evaluation.query_scores import ScoresFile
-        from jgcl_ray.evaluation.report import keep_with_run, write_report
+        from jgcl_ray.evaluation.report import check_report, keep_with_run, write_report
         from jgcl_ray.progress import plain_console
 
         console = plain_console()
+        if arguments.report is not None:
+            check_report(arguments.report)
         other = None if arguments.against is None else ScoresFile.read(arguments.against)
         path = arguments.checkpoint.expanduser()
         checkpoint = checkpoints_in(path)[0] if path.is_dir() else path
@@ -195,7 +198,7 @@ def _config(arguments: argparse.Namespace) -> Config:
     if arguments.means_of != "train" and not arguments.camera_means:
         raise UserError(f"--means-of {arguments.means_of} is of --camera-means; give that, too")
     if arguments.json is not None:
-        check_file(arguments.json, "--json", parents=True)
+        check_file(arguments.json, "--json", is_scores, parents=True)
     if arguments.report is not None:
         check_folder(arguments.report, "--report")
     return config.model_copy(update={"data": config.data.model_copy(update=changes)})

@@ -38,14 +38,15 @@ def main(arguments: list[str] | None = None) -> None:
         help="a run folder, a checkpoint, an official id_*.pt, or a file of a backbone (ResNet, OSNet, ...)",
     )
     parser.add_argument("--format", choices=("onnx", "pt2", "torchscript", "safetensors"), required=True)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, or to replace")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, or export to replace")
     parser.add_argument("--height", type=whole(1, 10_000), help="of the images, pixels (the training's, or 256)")
     parser.add_argument("--width", type=whole(1, 10_000), help="of the images, pixels (the training's, or 128)")
     given = parser.parse_args(arguments)
     with exit_on_user_error():
+        from jgcl_ray.ownership import is_export
         from jgcl_ray.places import check_file
 
-        check_file(given.out, "--out")
+        check_file(given.out, "--out", is_export)
 
         from jgcl_ray.encoder import Encoder
         from jgcl_ray.export_formats import export, preprocessing

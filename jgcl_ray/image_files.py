@@ -1,4 +1,4 @@
-"""The one way from an image file to pixels: nothing else in this package opens images.
+"""The one way from an image file to pixels, and back: nothing else in this package opens images.
 
 Pictures stand upright, as their EXIF orientation says; 16 bits keep their upper 8; what is transparent shows the
 ImageNet mean, which is 0 once normalised. Whatever cannot be read is an UnreadableImage, for reasons in a few words.
@@ -12,10 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from jgcl_ray.atomic import replacing
+from jgcl_ray.ownership import MARK
 
 # ImageNet, of RGB in [0, 1]; the generator and every encoder work in these units.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -30,6 +34,19 @@ _PILLOW_RAISES = (
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright, from 5 on width and height are exchanged
+
+
+def write_picture(picture: Image.Image, path: Path, **options: Any) -> None:
+    """As a whole or not at all, in the format that the suffix names; options: of Pillow's for that format.
+
+    PNG, JPEG and GIF say who wrote them, so that they may be replaced (jgcl_ray.ownership).
+    """
+    marks: dict[str, Any] = {"comment": MARK}
+    if path.suffix.lower() == ".png":
+        marks = {"pnginfo": PngInfo()}
+        marks["pnginfo"].add_text("Software", MARK)
+    with replacing(path) as partial:
+        picture.save(partial, **marks, **options)
 
 
 class UnreadableImage(Exception):

@@ -1,4 +1,4 @@
-"""Places that results go to, tried before the work."""
+"""Places that results go to, tried before the work; what is there and not ours is refused."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from pathlib import Path
 
 from jgcl_ray.atomic import check_replaceable, partial_of
 from jgcl_ray.errors import UserError
+from jgcl_ray.ownership import Wrote, refuse_foreign
 
 
-def check_file(path: Path, option: str, parents: bool = False) -> None:
+def check_file(path: Path, option: str, wrote: Wrote, parents: bool = False) -> None:
     """UserError where no file can be written at `path` or replaced there; `option`: what the user gave it by.
 
-    Tried by a file beside it, which goes at once. parents: missing folders above it will be made; else they must be
-    there.
+    Tried by a file beside it, which goes at once. wrote: of jgcl_ray.ownership, knows the files that may be replaced.
+    parents: missing folders above it will be made; else they must be there.
     """
     with _refused(path, option):
         check_replaceable(path, f"{option} {path}")
+        refuse_foreign(path, option, wrote)
         if not parents and not os.path.lexists(path.parent):
             raise UserError(f"{option} {path}: there is no folder {path.parent}; make it first")
         _try(path.parent, partial_of(path).name)

@@ -37,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
 
         from jgcl_ray.atomic import write_json
         from jgcl_ray.contact_sheet import check_sheet
+        from jgcl_ray.ownership import is_answers
         from jgcl_ray.places import check_file
         from jgcl_ray.retrieval.answers import write_sheet
         from jgcl_ray.retrieval.request import Request, fulfil
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         if sheet is not None:
             check_sheet(sheet, "--sheet")
         if file is not None:
-            check_file(file, "--json")
+            check_file(file, "--json", is_answers)
         answers = fulfil(Request(**given))
         if sheet is not None:
             write_sheet(answers, sheet)

@@ -17,6 +17,7 @@ from jgcl_ray import export_formats
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.export import main
 from jgcl_ray.export_formats import Format, export
+from jgcl_ray.ownership import is_export
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -53,7 +54,7 @@ def test_graphs_embed_photos_as_the_encoder_does(
         pytest.importorskip("onnxruntime", reason="pip install 'jgcl_ray[export]'")
     out = tmp_path / f"encoder.{name}"
     main(["--checkpoint", str(run), "--format", name, "--out", str(out)])
-    assert "normalisation: inside the model" in capsys.readouterr().out
+    assert "normalisation: inside the model" in capsys.readouterr().out and is_export(out)
     embed, preprocessing = load(out)
     text = json.loads(preprocessing)
     encoder = Encoder.load(run)
@@ -71,7 +72,7 @@ def test_exported_weights_are_a_checkpoint(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "encoder.safetensors"
     main(["--checkpoint", str(run), "--format", "safetensors", "--out", str(out), "--height", "80"])
     encoder, exported = Encoder.load(run), Encoder.load(out)
-    assert exported.fingerprint == encoder.fingerprint
+    assert exported.fingerprint == encoder.fingerprint and is_export(out)
     assert (exported.height, exported.width, exported.config) == (80, 48, None)
     assert exported.architecture == encoder.architecture.model_copy(update={"weights_file": None})
     with safe_open(out, framework="pt") as file:

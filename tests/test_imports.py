@@ -16,7 +16,7 @@ PACKAGE = Path(jgcl_ray.__file__).parent
 # and from those below, within functions, too.
 LAYERS = (
     "errors floats atomic batches cache progress strict_yaml config config_sections contact_sheet storage "
-    "distributed ray_cluster camera_means image_files stored_files run_records arguments places",
+    "distributed ray_cluster camera_means image_files stored_files run_records arguments ownership places",
     "models memories pseudo_labels mlflow_mirror run_log",
     "meshes losses",
     "data",

@@ -19,6 +19,7 @@ from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.footage import __main__ as footage
 from jgcl_ray.meshes.estimator import __main__ as estimator
+from jgcl_ray.ownership import is_scores
 from jgcl_ray.places import check_file, check_folder
 
 LONG = "n" * 300
@@ -37,10 +38,10 @@ def test_files(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "file").touch()
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UserError, match=f"--out .*{words}"):
-        check_file(tmp_path / name, "--out")
-    check_file(tmp_path / "file", "--out")
-    check_file(tmp_path / "new.json", "--out")
-    check_file(tmp_path / "none" / "below" / "x.json", "--out", parents=True)
+        check_file(tmp_path / name, "--out", is_scores)
+    check_file(tmp_path / "file", "--out", is_scores)
+    check_file(tmp_path / "new.json", "--out", is_scores)
+    check_file(tmp_path / "none" / "below" / "x.json", "--out", is_scores, parents=True)
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -17,6 +17,7 @@ from jgcl_ray.atomic import replacing
 from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.train import Recipe, train, trained
 from jgcl_ray.meshes.estimator_network import EstimatorNetwork
+from jgcl_ray.ownership import is_estimator, is_saved_by_torch
 from jgcl_ray.places import check_file
 
 
@@ -25,8 +26,8 @@ def train_weights(given: argparse.Namespace) -> None:
     out = given.out.expanduser().absolute()
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: the name must end in .safetensors")
-    check_file(out, "--out")
-    check_file(out.with_name(out.name + ".training"), "--out")
+    check_file(out, "--out", is_estimator)
+    check_file(out.with_name(out.name + ".training"), "--out", is_saved_by_torch)
     named = {name: getattr(given, name) for name in ("figures", "steps", "batch", "seed")}
     recipe = Recipe(**{name: value for name, value in named.items() if value is not None})
     if given.threads is not None:

@@ -18,6 +18,7 @@ from jgcl_ray.evaluation.comparison import Comparison
 from jgcl_ray.evaluation.plots import chance_cmc
 from jgcl_ray.evaluation.ranking import CameraPair
 from jgcl_ray.evaluation.tables import WORDS, comparison_tables, corrections_table, verdict, viewpoints_table
+from jgcl_ray.ownership import PAGE_MARK
 
 CLUSTERS_TITLE = "Clusters: what is taken for one person"
 
@@ -122,6 +123,7 @@ def render_page(
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+{PAGE_MARK}
 <title>{escape(title)}: mAP {found.result.mAP:.3f}</title>
 <link rel="icon" href="data:,">
 <style>{_STYLE}</style>

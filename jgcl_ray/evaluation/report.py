@@ -21,8 +21,10 @@ from jgcl_ray.evaluation.embedder import Embedder
 from jgcl_ray.evaluation.page import CLUSTERS_TITLE, Picture, render_page
 from jgcl_ray.evaluation.plots import accuracy_plot, embedding_map
 from jgcl_ray.evaluation.sheets import NEUTRAL, RIGHT, WRONG, Row, Tile, draw_sheet, overlaid
-from jgcl_ray.image_files import UnreadableImage, read_rgb
+from jgcl_ray.image_files import UnreadableImage, read_rgb, write_picture
 from jgcl_ray.mlflow_mirror import ARTIFACTS, CARD, Mirror, RunCard, TrackingUnavailableError
+from jgcl_ray.ownership import is_page, is_picture, is_scores, refuse_foreign
+from jgcl_ray.places import check_folder
 
 QUERIES = {"best": 7, "median": 6, "worst": 7}  # whose rankings are shown
 SHOWN = 10  # gallery photos of a ranking
@@ -68,11 +70,21 @@ def write_report(
     written = []
     for picture in pictures:
         written.append(folder / f"{picture.name}.png")
-        picture.image.save(written[-1])
+        write_picture(picture.image, written[-1])
     page = render_page(found, encoder.description, clustering, pictures, comparison)
     write_json(folder / SCORES, document)
     write_bytes(folder / PAGE, page.encode())
     return [*written, folder / SCORES, folder / PAGE]
+
+
+def check_report(folder: Path) -> None:
+    """UserError where `write_report` would replace what is not ours."""
+    check_folder(folder, "--report")
+    names = ["accuracy", *(f"rankings_{kind}" for kind in QUERIES), "embedding_map", "clusters", "activation_maps"]
+    for name in names:
+        refuse_foreign(folder / f"{name}.png", "--report", is_picture)
+    refuse_foreign(folder / SCORES, "--report", is_scores)
+    refuse_foreign(folder / PAGE, "--report", is_page)
 
 
 def draw_pictures(found: Assessment, encoder: Embedder, clustering: Clustering) -> list[Picture]:

@@ -18,7 +18,7 @@ from jgcl_ray.footage.job import STATE, Job, Watch, finished, work
 from jgcl_ray.footage.kept import CameraRecord
 from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source, checked
-from jgcl_ray.footage.summary import records_of, write_sheet, write_summary, write_tables
+from jgcl_ray.footage.summary import check_tables, records_of, write_sheet, write_summary, write_tables
 from jgcl_ray.footage.tracks import Filters
 from jgcl_ray.places import check_folder
 from jgcl_ray.progress import description_column
@@ -44,6 +44,7 @@ def fulfil(request: Request) -> list[str]:
     sources = checked(request.sources)
     out = request.out.expanduser().absolute()
     check_folder(out / STATE if out.is_dir() else out, "--out")
+    check_tables(out)
     if request.sheet is not None:
         check_sheet(request.sheet, "--sheet")
     for detector in {source.detect for source in sources} - {None}:

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from jgcl_ray.atomic import replacing, write_bytes, write_json
+from jgcl_ray.atomic import write_bytes, write_json
 from jgcl_ray.contact_sheet import Tile, contact_sheet
 from jgcl_ray.data.datasets.reid_dataset import natural_order
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.job import STATE
 from jgcl_ray.footage.kept import CameraRecord, CropRow, read_record
-from jgcl_ray.image_files import UnreadableImage, read_image
+from jgcl_ray.image_files import UnreadableImage, read_image, write_picture
+from jgcl_ray.ownership import is_counts, is_table
+from jgcl_ray.places import check_file
 
 TRACKS = (
     "file",
@@ -43,6 +45,13 @@ def records_of(out: Path) -> list[CameraRecord]:
     files = sorted((out / STATE).glob("*.json"), key=lambda path: natural_order(path.stem))
     records = [read_record(path) for path in files]
     return [record for record in records if (out / record["camera"]).is_dir()]
+
+
+def check_tables(out: Path) -> None:
+    """UserError where one of the files of `write_tables` and `write_summary` is not ours."""
+    wrote = {"tracks.csv": is_table(TRACKS[:4]), "spans.csv": is_table(SPANS[:4]), "summary.json": is_counts}
+    for name, ours in wrote.items():
+        check_file(out / name, "--out", ours, parents=True)
 
 
 def write_tables(out: Path, records: Sequence[CameraRecord]) -> None:
@@ -110,8 +119,7 @@ def write_sheet(out: Path, file: Path, records: Sequence[CameraRecord]) -> None:
             mine = [row for row in record["rows"] if row["track"] == spans[place]["track"]]
             chosen = np.unique(np.linspace(0, len(mine) - 1, min(SHEET_COLUMNS, len(mine))).round().astype(int))
             rows.append([_tile(out, mine[number]) for number in chosen])
-    with replacing(file) as partial:
-        contact_sheet(rows).save(partial)
+    write_picture(contact_sheet(rows), file)
 
 
 def _tile(out: Path, row: CropRow) -> Tile | None:

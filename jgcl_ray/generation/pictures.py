@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from jgcl_ray.atomic import replacing
 from jgcl_ray.contact_sheet import Tile, contact_sheet
 from jgcl_ray.generation.people import People
 from jgcl_ray.generation.view_generator import ViewGenerator
+from jgcl_ray.image_files import write_picture
 from jgcl_ray.meshes.projection_folders import view_folder
+from jgcl_ray.ownership import is_picture, refuse_foreign
 
 BATCH = 16  # people at a time
 STEPS = 7  # of an interpolation, both ends included
@@ -49,7 +50,7 @@ def write_views(person: SeenPerson, people: People, out: Path) -> None:
     for view, picture in person.views.items():
         path = view_folder(out, people.split, view) / person.picture
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
+        write_picture(Image.fromarray(picture), path)
 
 
 def write_turntable(person: SeenPerson, out: Path) -> None:
@@ -57,6 +58,14 @@ def write_turntable(person: SeenPerson, out: Path) -> None:
     path = out / "turntables" / Path(person.picture).with_suffix(".gif")
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_gif([np.hstack([person.photo, picture]) for picture in person.views.values()], TURN, path)
+
+
+def check_pictures(out: Path) -> None:
+    """UserError where a picture in `out`, below the names of those that are written there, is not ours."""
+    there = ("grid.png", "mix.png", "mix.gif", "turntables/**/*.gif", "*/render/**/*.png", "*/render_*/**/*.png")
+    for pattern in there:
+        for path in sorted(out.glob(pattern)):
+            refuse_foreign(path, "--out", is_picture)
 
 
 def views_sheet(shown: Sequence[SeenPerson]) -> Image.Image:
@@ -91,12 +100,6 @@ def write_mix(
         _write_gif([*own, *own[-2:0:-1]], BLEND, out / "mix.gif")
 
 
-def write_picture(picture: Image.Image, path: Path) -> None:
-    """As a whole or not at all."""
-    with replacing(path) as partial:
-        picture.save(partial)
-
-
 def _tile(picture: np.ndarray) -> Tile:
     return Tile(Image.fromarray(picture))
 
@@ -106,5 +109,4 @@ def _write_gif(frames: Iterable[np.ndarray], milliseconds: int, path: Path) -> N
     factor = max(1, round(TILE_HEIGHT / pictures[0].height))
     size = pictures[0].width * factor, pictures[0].height * factor
     pictures = [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
-    with replacing(path) as partial:
-        pictures[0].save(partial, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    write_picture(pictures[0], path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)

@@ -15,7 +15,8 @@ from jgcl_ray.generation.scores import ViewScores, inception_features, own_featu
 from jgcl_ray.generation.surface_people import check_bodies, surface_config, surface_people
 from jgcl_ray.generation.view_generator import ViewGenerator
 from jgcl_ray.meshes.projection_folders import VIEWS
-from jgcl_ray.places import check_folder
+from jgcl_ray.ownership import is_likeness
+from jgcl_ray.places import check_file, check_folder
 from jgcl_ray.progress import tracked
 
 GRID = 12  # people on the sheet
@@ -40,7 +41,11 @@ class Request:
 
 def fulfil(request: Request) -> ViewScores | None:
     """Write what is wanted; the scores, where they are."""
-    check_folder(request.out.expanduser().absolute(), "--out")
+    place = request.out.expanduser().absolute()
+    check_folder(place, "--out")
+    pictures.check_pictures(place)
+    if request.score:
+        check_file(place / "scores.json", "--out", is_likeness, parents=True)
     views = VIEWS[:: len(VIEWS) // request.views]
     if request.checkpoint is None:
         people = open_people(request.images, surface_config(request.overrides))

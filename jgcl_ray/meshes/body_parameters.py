@@ -32,6 +32,7 @@ from jgcl_ray.atomic import replacing
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.cameras import Camera
 from jgcl_ray.meshes.projection_folders import png_names
+from jgcl_ray.ownership import AUTHOR, is_body_parameters
 from jgcl_ray.places import check_file
 from jgcl_ray.stored_files import UNREADABLE, in_short
 
@@ -117,7 +118,7 @@ def check_parameters_file(path: Path, option: str) -> None:
     """UserError where `write_body_parameters` cannot write to `path`."""
     if path.suffix != ".npz":
         raise UserError(f"{option} {path}: the name of a file of body parameters must end in .npz")
-    check_file(path, option)
+    check_file(path, option, is_body_parameters)
 
 
 def write_body_parameters(parameters: BodyParameters, path: Path, **besides: np.ndarray) -> None:
@@ -127,6 +128,7 @@ def write_body_parameters(parameters: BodyParameters, path: Path, **besides: np.
     shape_key = next(key for key, body in SHAPE_KEYS.items() if body == parameters.body)
     arrays = {shape_key: parameters.shape, "pose": parameters.pose, "camera": parameters.camera, **besides}
     arrays |= {key: array for key in ("size", "up") if (array := getattr(parameters, key)) is not None}
+    arrays[AUTHOR] = np.array("jgcl_ray")
     with replacing(path) as partial:
         np.savez(partial, allow_pickle=False, names=np.array(parameters.names), **arrays)
 

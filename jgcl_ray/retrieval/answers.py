@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jgcl_ray.atomic import replacing
 from jgcl_ray.contact_sheet import Tile, contact_sheet
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
-from jgcl_ray.image_files import UnreadableImage, read_image
+from jgcl_ray.image_files import UnreadableImage, read_image, write_picture
 from jgcl_ray.retrieval.index import GalleryIndex
 from jgcl_ray.retrieval.sightings import Filter
 
@@ -138,8 +137,7 @@ def answer_sheet(answers: Sequence[Answer]) -> Image.Image:
 
 def write_sheet(answers: Sequence[Answer], path: Path) -> None:
     """The sheet as a picture, in the format that the suffix names (contact_sheet.check_sheet)."""
-    with replacing(path) as partial:
-        answer_sheet(answers).save(partial)
+    write_picture(answer_sheet(answers), path)
 
 
 def _told(span: tuple[float, float] | None) -> str:

@@ -167,15 +167,6 @@ class GalleryIndex:
         return loaded
 
 
-def looks_like_index(path: Path) -> bool:
-    """Whether a file begins as `GalleryIndex.save` lets it, with its card: an index, if only a damaged one."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        begin = file.read(38)  # of a zip: 30 bytes, then the first entry's name
-    return not begin or (begin[:4] == b"PK\x03\x04" and begin[30:] == b"card.npy")
-
-
 def _new_index(kind: str, embeddings: np.ndarray) -> Any:
     """A faiss index of embeddings (N, D)."""
     images, width = embeddings.shape

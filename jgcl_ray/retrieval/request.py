@@ -11,6 +11,7 @@ from typing import Literal
 
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
+from jgcl_ray.ownership import is_index
 from jgcl_ray.places import check_file
 from jgcl_ray.retrieval.answers import Answer, answer
 from jgcl_ray.retrieval.gallery import (
@@ -23,7 +24,7 @@ from jgcl_ray.retrieval.gallery import (
     readable,
     remove_images,
 )
-from jgcl_ray.retrieval.index import GalleryIndex, Kind, looks_like_index
+from jgcl_ray.retrieval.index import GalleryIndex, Kind
 from jgcl_ray.retrieval.sightings import Filter, sightings_of
 
 logger = logging.getLogger(__name__)
@@ -132,10 +133,8 @@ def _check(request: Request) -> None:
         raise UserError("nothing to do: give --gallery, --add, --remove or --query (see --help)")
     if request.checkpoint is None and (request.gallery or request.add or request.query):
         raise UserError("--checkpoint is missing: images are embedded by an encoder; only --remove does without")
-    if request.gallery is not None and request.index.exists() and not looks_like_index(request.index):
-        raise UserError(f"{request.index}: exists and is no index; give --index another name")
     if request.gallery or ((request.add or request.remove) and request.index.exists()):
-        check_file(request.index, "--index")
+        check_file(request.index, "--index", is_index)
     if request.gallery is None and (request.height or request.width):
         raise UserError("--height and --width are of a new index (--gallery); an index knows its own")
     if request.gallery is None and (request.flip or request.camera_means):

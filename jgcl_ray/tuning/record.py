@@ -33,6 +33,7 @@ from jgcl_ray.mlflow_mirror import (
 from jgcl_ray.mlflow_mirror import Status as MlflowStatus
 from jgcl_ray.run_log import prepare_tracking
 from jgcl_ray.stored_files import read_json
+from jgcl_ray.training.run_lock import CLAIM, LOCK
 from jgcl_ray.tuning.space import Params, Space
 
 TRIAL, SWEEP, TRIALS = "trial.json", "sweep.json", "trials"
@@ -273,6 +274,10 @@ def open_folder(folder: Path, base: Config, space: Space) -> None:
                 f"{folder} holds another sweep (it differs in {', '.join(sorted(differing)[:4])}): give this one "
                 "another run.name, or remove that folder"
             )
+    elif folder.is_dir():
+        others = sorted({path.name for path in folder.iterdir()} - {LOCK, CLAIM})
+        if others:
+            raise UserError(f"{folder} exists and is no sweep's, it holds {others[0]}: give another run.name")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, content)
 

@@ -14,6 +14,7 @@ from jgcl_ray.data.walkers.plan import TRAIN_SHARE
 from jgcl_ray.data.walkers.rendering import PRESETS, REPORTED_SEED, WalkersSize, check_room, ensure_rendered, render
 from jgcl_ray.data.walkers.sheet import contact_sheet
 from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.image_files import write_picture
 
 _PRESETS = f"""
 presets, identities for training + test:
@@ -70,7 +71,7 @@ def main(given: Sequence[str] | None = None) -> None:
             render(out, size, arguments.seed, arguments.workers)
         print(f"walkers: {out}")
         if arguments.sheet is not None:
-            contact_sheet(out).save(arguments.sheet)
+            write_picture(contact_sheet(out), arguments.sheet)
             print(f"sheet: {arguments.sheet}")
 
 

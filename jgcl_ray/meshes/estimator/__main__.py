@@ -12,6 +12,7 @@ from jgcl_ray.arguments import LARGEST_SEED, whole
 from jgcl_ray.contact_sheet import check_sheet
 from jgcl_ray.data.datasets.image_tree import image_tree
 from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.image_files import write_picture
 from jgcl_ray.meshes.body_parameters import check_parameters_file, write_body_parameters
 from jgcl_ray.meshes.estimator import UNSURE_ABOVE, BodyEstimator
 from jgcl_ray.progress import tracked
@@ -47,7 +48,7 @@ def _estimate(given: argparse.Namespace) -> None:
     if given.sheet is not None:
         from jgcl_ray.meshes.estimate_sheet import estimate_sheet
 
-        estimate_sheet(images, out, given.smpl).save(given.sheet)
+        write_picture(estimate_sheet(images, out, given.smpl), given.sheet)
         print(f"sheet: {given.sheet}")
 
 
