@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# Test processes side by side (pytest-xdist) share the cores; set before torch, faiss and numpy start their threads.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 from pathlib import Path
 
