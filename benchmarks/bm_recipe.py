@@ -60,11 +60,11 @@ RECIPES = {
     ),
     # Its step with labels from mirror-averaged features less camera means, and proxies of cluster and camera.
     "camera_proxies": Recipe(
-        "camera_proxies", 64, "cluster_contrast.batches_per_epoch", "cluster_contrast.lr", (1e-4, 3.5e-4, 1e-3)
+        "walkers", 64, "cluster_contrast.batches_per_epoch", "cluster_contrast.lr", (1e-4, 3.5e-4, 1e-3)
     ),
     # Photos, novel views and cycle images of 16 photos a step.
     "gcl": Recipe(
-        "walkers",
+        "gcl",
         48,
         "joint.batches_per_epoch",
         "optim.encoder_lr",
@@ -137,7 +137,7 @@ class Bench:
         """The start with a generator trained on the photos of the set, and the seconds of that."""
         name = f"generator-{people}"
         stage = ["run.stages=[generation]", f"generation.epochs={self.arguments.generator_epochs}"]
-        self.train(name, "walkers", people, [*stage, f"run.init_from={self.start()}"])
+        self.train(name, "gcl", people, [*stage, f"run.init_from={self.start()}"])
         return self.latest(name), sum(line.get("seconds_train", 0.0) for line in self.records(name))
 
     def best_rate(self, name: str) -> float:

@@ -138,6 +138,12 @@ class Config(Section):
             return 0 if self.warmup.mode == "none" else self.warmup.epochs
         return self.generation.epochs if stage == "generation" else self.joint.epochs
 
+    @property
+    def uses_proxies(self) -> bool:
+        """Whether the joint stage learns from proxies of cluster and camera."""
+        contrasts = "joint" in self.run.stages and self.joint.recipe == "cluster_contrast"
+        return contrasts and self.cluster_contrast.proxy_weight > 0
+
     def draws_views(self, stage: StageName) -> bool:
         """Whether the generator works in a stage, so that mesh projections are needed."""
         return stage == "generation" or (stage == "joint" and self.joint.recipe == "gcl")

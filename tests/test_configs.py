@@ -81,10 +81,10 @@ def crops(root: Path) -> list[str]:
 
 
 DATA: dict[str, Callable[[Path], list[str]]] = {
-    "camera_proxies": lambda root: [],
     "cluster_contrast": lambda root: [],
     "dukemtmc_reid": lambda root: write_set(root, DUKE),
     "folder": crops,
+    "gcl": lambda root: [],
     "market1501": lambda root: write_set(root, MARKET),
     "market1501_to_msmt17": adaptation,
     "msmt17": lambda root: write_set(root, MSMT17),
@@ -110,7 +110,7 @@ def test_a_shipped_config_holds_only_what_differs(file: Path) -> None:
     given = {f"{section}.{name}": value for section, fields in tree.items() for name, value in fields.items()}
     same = [key for key, value in given.items() if defaults[key.split(".")[0]][key.split(".")[1]] == value]
     # The walkers are the default of everything: what says so is there to be seen.
-    assert same == [] or (file.stem == "walkers" and set(same) <= set(WALKERS_SAY)), same
+    assert same == [] or (file.stem in ("walkers", "gcl") and set(same) <= set(WALKERS_SAY)), same
     assert load_config(file).run.name == file.stem
 
 
@@ -149,7 +149,9 @@ def test_crops_have_several_starts(start: str, tmp_path: Path, few_walkers: None
     assert (plan.source is not None) == ("source" in start)
 
 
-@pytest.mark.parametrize("name", [name for name in DATA if not name.startswith(("walkers", "cluster", "camera"))])
+@pytest.mark.parametrize(
+    "name", [name for name in DATA if name not in ("walkers", "walkers_tiny", "cluster_contrast", "gcl")]
+)
 def test_without_a_folder_the_missing_one_is_named(name: str) -> None:
     with pytest.raises(UserError, match=r"data\.root is not set: give the folder that holds .*data\.root=FOLDER"):
         plan_run(load_config(name))
@@ -157,6 +159,7 @@ def test_without_a_folder_the_missing_one_is_named(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*as published")
 def test_where_projections_come_from(tmp_path: Path, few_walkers: None) -> None:
+    """By the presets that learn without any, too, as soon as they are asked for the paper's stages."""
     data, meshes = write_set(tmp_path, MARKET)
     sources = {
         (): "estimated",
@@ -166,20 +169,25 @@ def test_where_projections_come_from(tmp_path: Path, few_walkers: None) -> None:
     }
     for overrides, source in sources.items():
         assert load_config("market1501", [data, *overrides]).meshes.source == source
-    plan_run(load_config("market1501", [data]))
+    gcl = ["joint.recipe=gcl", "run.stages=[warmup,generation,joint]", "data.batch_size=64"]
+    plan_run(load_config("market1501", [data, *gcl]))
     with pytest.raises(UserError, match=r"meshes\.root is not set.*meshes\.source=estimated"):
-        plan_run(load_config("market1501", [data, "meshes.source=folders"]))
+        plan_run(load_config("market1501", [data, *gcl, "meshes.source=folders"]))
 
 
-def test_crops_without_labels_run_to_the_end(tmp_path: Path, few_walkers: None) -> None:
-    """configs/folder.yaml, smaller: the encoder learns from walkers, then the crops are labelled and drawn."""
+GCL = ("joint.recipe=gcl", "run.stages=[warmup,generation,joint]", "generation.epochs=1")
+
+
+@pytest.mark.parametrize("stages", [(), GCL], ids=["default", "gcl"])
+def test_crops_without_labels_run_to_the_end(stages: tuple[str, ...], tmp_path: Path, few_walkers: None) -> None:
+    """configs/folder.yaml, smaller: the encoder learns from walkers, then from the crops, which GCL draws, too."""
     tiny = """
         data.height=80 data.width=40 data.batch_size=8 data.identities_per_batch=2 data.images_per_identity=2
         encoder.embedding=16 generator.width=1 generator.style_width=8 discriminator.width=2 discriminator.scales=1
-        warmup.epochs=1 warmup.batches_per_epoch=2 generation.epochs=1 joint.epochs=1 tracking.enabled=false
+        warmup.epochs=1 warmup.batches_per_epoch=2 joint.epochs=1 tracking.enabled=false
         pseudo_labels.k1=5 pseudo_labels.k2=2 pseudo_labels.eps=0.8 precision.dtype=float32
     """.split()
-    config = load_config("folder", [*crops(tmp_path / "crops"), *tiny, f"run.root={tmp_path}"])
+    config = load_config("folder", [*crops(tmp_path / "crops"), *tiny, *stages, f"run.root={tmp_path}"])
     plan = plan_run(config)
     open_folder(plan)
     estimate_bodies(plan)
@@ -189,7 +197,7 @@ def test_crops_without_labels_run_to_the_end(tmp_path: Path, few_walkers: None) 
     records = [json.loads(line) for line in (plan.folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["stage"] for record in records if "images_per_second" in record] == list(config.run.stages)
     labellings = [record for record in records if "num_clusters" in record]
-    assert {labelling["stage"] for labelling in labellings} == {"generation", "joint"}
+    assert {labelling["stage"] for labelling in labellings} == {*config.run.stages} - {"warmup"}
     for labelling in labellings:
         assert labelling["num_clusters"] > 0 and {"num_outliers", "eps", "single_camera_share"} <= labelling.keys()
     assert all("mAP" not in record for record in records)

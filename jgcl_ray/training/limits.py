@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 
@@ -10,6 +12,8 @@ from jgcl_ray.data.datasets import Split
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.discriminator import Discriminator
 from jgcl_ray.models.encoder import IdentityEncoder
+
+logger = logging.getLogger(__name__)
 
 REPEATED = 256  # images that a batch may hold even if the data has fewer, which are then repeated
 PAIRED, DRAWN = "data.batch_size", "data.identities_per_batch x data.images_per_identity"
@@ -33,8 +37,8 @@ def draws(config: Config) -> bool:
     return any(config.draws_views(stage) for stage in config.run.stages)
 
 
-def _batch_sizes(config: Config) -> dict[str, int]:
-    """Images of a batch over all workers, by the fields that set it, of the stages to run."""
+def batch_sizes(config: Config) -> dict[str, int]:
+    """Images of a batch over all workers, by the fields that set it, of the stages to run; of pairs first."""
     data, sizes = config.data, {}
     if draws(config):
         sizes[PAIRED] = data.batch_size
@@ -60,7 +64,7 @@ def _check_groups(config: Config) -> None:
             "counts groups of images or all workers' images as one batch; take one of the two"
         )
     for workers in _possible_workers(config):
-        for name, size in _batch_sizes(config).items():
+        for name, size in batch_sizes(config).items():
             if size // workers % group:
                 raise UserError(
                     f"encoder.batch_norm_group={group} does not divide a worker's share of {size // workers} images "
@@ -69,7 +73,7 @@ def _check_groups(config: Config) -> None:
 
 
 def _check_shares(config: Config) -> None:
-    sizes = _batch_sizes(config)
+    sizes = batch_sizes(config)
     for workers in _possible_workers(config):
         for name, size in sizes.items():
             if size % workers:
@@ -85,7 +89,7 @@ def _check_images(config: Config, train: Split, source: Split | None) -> None:
             f"{train.folder}: {len(train)} image to train on, and people are learnt from several images of each; "
             "give more images"
         )
-    data, sizes = config.data, _batch_sizes(config)
+    data, sizes = config.data, batch_sizes(config)
     limits = [("data.batch_size", data.batch_size, train)] if PAIRED in sizes else []
     for split in {id(split): split for split in _drawn_from(config, train, source)}.values():
         limits.append(("data.identities_per_batch", data.identities_per_batch, split))
@@ -109,7 +113,7 @@ def _check_batch_norm(config: Config) -> None:
     for stage in config.run.stages:
         if stage != "generation" and config.epochs_of(stage):
             name = _batch_of(config, stage)
-            sizes[name] = _batch_sizes(config)[name]
+            sizes[name] = batch_sizes(config)[name]
     for workers in _possible_workers(config):
         for name, size in sizes.items():
             if size // (1 if config.scaling.sync_batch_norm else workers) < 2:
@@ -133,14 +137,18 @@ def _check_cameras(config: Config, train: Split) -> None:
     needing = [f"pseudo_labels.single_camera={labels.single_camera}"] if labels.single_camera != "keep" else []
     if labels.distance == "camera_aware_jaccard":
         needing.append(f"pseudo_labels.distance={labels.distance}")
-    if "joint" in config.run.stages and config.joint.recipe == "cluster_contrast":
-        weight = config.cluster_contrast.proxy_weight
-        needing += [f"cluster_contrast.proxy_weight={weight:g}"] if weight else []
     if needing and cameras.min() < 0:
         raise UserError(
             f"{needing[0]} needs the camera of each image, and {train.folder} does not tell it: use "
-            "pseudo_labels.single_camera=keep, pseudo_labels.distance=jaccard, cluster_contrast.proxy_weight=0, or "
-            "a folder for each camera"
+            "pseudo_labels.single_camera=keep, pseudo_labels.distance=jaccard, or a folder for each camera"
+        )
+    if config.uses_proxies and (cameras.min() < 0 or len(cameras) == 1):
+        known = "one camera alone" if cameras.min() >= 0 else "unknown cameras"
+        logger.warning(
+            "%s: images of %s, so nothing is learnt across cameras: clusters have no proxies in others "
+            "(cluster_contrast.proxy_weight); a folder for each camera tells them",
+            train.folder,
+            known,
         )
     if labels.single_camera == "drop" and len(cameras) == 1:
         raise UserError(
@@ -152,7 +160,7 @@ def _check_cameras(config: Config, train: Split) -> None:
 def _check_networks(config: Config) -> None:
     """Shapes alone: on the meta device nothing is computed."""
     height, width = config.data.height, config.data.width
-    image = torch.empty(2, 3, height, width, device="meta")
+    image = torch.empty(config.encoder.batch_norm_group or 2, 3, height, width, device="meta")
     size = f"data.height={height} data.width={width}"
     try:
         with torch.device("meta"):

@@ -15,7 +15,7 @@ from jgcl_ray.mlflow_mirror import Mirror, tracking_uri
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.training.best import chooser
 from jgcl_ray.training.checkpoint import read_manifest
-from jgcl_ray.training.limits import draws
+from jgcl_ray.training.limits import batch_sizes, draws
 from jgcl_ray.training.precision import prepare
 from jgcl_ray.training.prepare import UNSURE, Plan, estimated
 from jgcl_ray.training.step import generator_terms, translate
@@ -34,9 +34,10 @@ def describe(plan: Plan, devices: str) -> Mapping[str, str]:
         lines["bodies"] = _bodies(plan)
     lines["stages"] = ", ".join(_stages(plan))
     workers = config.scaling.num_workers if not config.run.local else 1
-    paired, warm = config.data.batch_size, config.data.identities_per_batch * config.data.images_per_identity
-    each = f", {paired / workers:g} and {warm / workers:g} on each of {workers} workers" if workers > 1 else ""
-    lines["batch"] = f"{paired} images, in the warm-up {warm}{each}; {config.precision.dtype}"
+    sizes = list(batch_sizes(config).values())
+    each = f", {' and '.join(f'{size / workers:g}' for size in sizes)} on each of {workers} workers"
+    said = f"{sizes[0]} images" + (f", in the warm-up {sizes[1]}" if len(sizes) > 1 else "")
+    lines["batch"] = f"{said}{each if workers > 1 else ''}; {config.precision.dtype}"
     lines["devices"] = devices
     lines["best"] = selection(plan)
     lines["record"] = f"{plan.folder / 'metrics.jsonl'}; MLflow: {_page(config, plan.folder)}"
@@ -126,7 +127,8 @@ def _stages(plan: Plan) -> Iterator[str]:
             mode = {"unsupervised": "by pseudo labels", "source": f"on {warmup.source}", "none": ""}[warmup.mode]
             yield "no warm-up" if warmup.mode == "none" else f"warm-up {mode}, {warmup.epochs} epochs"
         else:
-            by = " by Cluster-Contrast" if stage == "joint" and not config.draws_views(stage) else ""
+            contrast = "Cluster-Contrast" + (" and camera proxies" if config.uses_proxies else "")
+            by = f" by {contrast}" if stage == "joint" and not config.draws_views(stage) else ""
             yield f"{stage}{by}, {config.epochs_of(stage)} epochs"
 
 

@@ -83,14 +83,18 @@ def test_too_little_to_learn_from(walkers: Path, tmp_path: Path, images: int, se
         plan_run(configured(root, tmp_path, "data.name=folder", "meshes.source=upright", *settings))
 
 
-def test_cameras_that_are_not_known_are_missed_at_once(walkers: Path, tmp_path: Path) -> None:
+def test_cameras_that_are_not_known_are_missed_at_once(
+    walkers: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = folder_of(walkers, tmp_path / "crops", 6) / "crops"
     settings = ("data.name=folder", "meshes.source=upright", "pseudo_labels.single_camera=drop")
     with pytest.raises(UserError, match="single_camera=drop needs the camera of each image"):
         plan_run(configured(root, tmp_path, *settings))
     proxies = ("joint.recipe=cluster_contrast", "cluster_contrast.proxy_weight=0.5")
-    with pytest.raises(UserError, match=r"proxy_weight=0\.5 needs the camera of each image"):
-        plan_run(configured(root, tmp_path, *settings[:2], *proxies))
+    plan_run(configured(root, tmp_path, *settings[:2], *proxies))
+    assert "images of unknown cameras, so nothing is learnt across cameras" in caplog.text
+    plan_run(configured(root.parent, tmp_path, *settings[:2], *proxies))
+    assert "images of one camera alone, so nothing" in caplog.text
 
 
 def test_advice_is_of_what_is_the_matter() -> None:
