@@ -6,8 +6,9 @@ Below URI/RUN each checkpoint has a folder, as in the run folder; `checkpoint.js
 from __future__ import annotations
 
 import logging
+import re
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from jgcl_ray.errors import UserError
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHUNK = 16 * 2**20  # bytes
+_NAME = re.compile(r"step\d+(-stage\d+-[a-z]+-epoch\d+)?")
+
+
+def is_checkpoint_name(name: str) -> bool:
+    """Whether a folder is called as training.checkpoint.checkpoint_name calls them: copies under others stay."""
+    return _NAME.fullmatch(name) is not None
 
 
 class RemoteFolder:
@@ -32,7 +39,7 @@ class RemoteFolder:
         self._opened: tuple[FileSystem, str] | None = None
 
     def send(self, folder: Path, keep: set[str]) -> None:
-        """Send a complete local folder, and remove all others there but those in `keep`.
+        """Send a complete local folder, and remove all other checkpoints there but those in `keep`.
 
         What cannot be sent is told in a warning: the run does not end because of it, the next call tries anew.
         """
@@ -87,8 +94,11 @@ class RemoteFolder:
                     copy.write(block)
 
     def _names(self) -> list[str]:
+        """Of checkpoints' folders; whatever else lies there is not ours."""
         files, root = self._open()
-        return sorted({Path(path).parent.name for path in _list(files, root, recursive=True)})
+        folders = {PurePosixPath(path).parent for path in _list(files, root, recursive=True)}
+        beside = {folder.name for folder in folders if str(folder.parent).strip("/") == root.strip("/")}
+        return sorted(name for name in beside if is_checkpoint_name(name))
 
     def _open(self) -> tuple[FileSystem, str]:
         if self._opened is None:

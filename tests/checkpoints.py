@@ -24,5 +24,5 @@ def write_run(folder: Path, *overrides: str, seed: int = 0, position: Position |
     networks.encoder.embed_norm.running_mean.normal_()  # unlike the statistics of a network never trained
     checkpoints = Checkpoints(folder / "checkpoints")
     saved = Saved(position or Position(stage=2), config.model_dump(mode="json"), {})
-    checkpoints.mark_best(checkpoints.save(f"seed{seed}", networks, saved))
+    checkpoints.mark_best(checkpoints.save(f"step{seed:07d}", networks, saved))
     return folder

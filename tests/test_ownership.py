@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import pytest
@@ -45,6 +46,8 @@ from jgcl_ray.ownership import (
 )
 from jgcl_ray.retrieval.answers import Answer
 from jgcl_ray.retrieval.index import Card, GalleryIndex
+from jgcl_ray.training.checkpoint import Checkpoints
+from jgcl_ray.training.prepare import Plan, check_folder
 from jgcl_ray.tuning.record import open_folder
 from jgcl_ray.tuning.space import SweepConfig, check_space
 
@@ -137,6 +140,34 @@ def test_folders_of_sweeps(tmp_path: Path) -> None:
     open_folder(tmp_path / "s", base, space)
     (tmp_path / "s" / "best.yaml").touch()
     open_folder(tmp_path / "s", base, space)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "bodies.npz", "artifacts/a.txt", "model/weights.bin"])
+def test_folders_of_runs(tmp_path: Path, name: str) -> None:
+    plan = Plan(load_config("walkers", [f"run.root={tmp_path}", "run.name=thesis"]), cast(Any, None), None, b"")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "train.log").touch()  # in nobody's way
+    check_folder(plan)
+    (tmp_path / "thesis" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "thesis" / name).write_bytes(PRECIOUS)
+    told = (
+        rf"thesis exists and is no run's: it holds {name.split('/')[0]} and no config\.yaml; give another run\.name"
+    )
+    with pytest.raises(UserError, match=told):
+        check_folder(plan)
+
+
+def test_checkpoints_of_others_stay_and_are_not_gone_on_from(tmp_path: Path) -> None:
+    first = Checkpoints(write_run(tmp_path) / "checkpoints").newest()
+    assert first is not None
+    copies = {"zebra", "before", f"{first.name}-copy"}
+    for name in copies:
+        shutil.copytree(first, first.with_name(name))
+    assert Checkpoints(first.parent).newest() == first
+    for seed in (1, 2):
+        write_run(tmp_path, seed=seed)
+    there = {path.name for path in first.parent.iterdir() if not path.is_symlink()}
+    assert there == {*copies, "step0000001", "step0000002"}  # of ours the newest two
 
 
 def test_a_link_is_what_it_points_at(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,3 +81,21 @@ def test_addresses_without_a_scheme_or_with_a_secret_are_refused(uri: str) -> No
 def test_options_of_an_address_stay_at_its_end() -> None:
     remote = RemoteFolder("s3://bucket/runs/?endpoint_override=127.0.0.1:9000&scheme=http", "run", "checkpoint.json")
     assert remote.uri == "s3://bucket/runs/run?endpoint_override=127.0.0.1:9000&scheme=http"
+
+
+def test_what_is_not_ours_stays(remote: RemoteFolder, tmp_path: Path) -> None:
+    kept = ("step1-copy", "thesis", "latest")
+    for name in ("step1", *kept):
+        remote._copy(checkpoint(tmp_path, name), *_at(remote, name))
+    files, root = remote._open()
+    with files.open_output_stream(f"{root}/notes.txt") as notes:
+        notes.write(b"years of work")
+    remote.send(checkpoint(tmp_path, "step2"), keep=set())
+    assert remote.complete() == ["step2"]
+    assert all(files.get_file_info(f"{root}/{name}/checkpoint.json").is_file for name in kept)
+    assert files.get_file_info(f"{root}/notes.txt").is_file and not files.get_file_info(f"{root}/step1").is_file
+
+
+def _at(remote: RemoteFolder, name: str) -> tuple[Any, str]:
+    files, root = remote._open()
+    return files, f"{root}/{name}"

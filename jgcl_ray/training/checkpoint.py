@@ -25,7 +25,7 @@ from jgcl_ray.data.image_listing import LISTING, ImageListing, unpack
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.networks import Networks
 from jgcl_ray.models.weights import load_weights, read_saved, save_weights
-from jgcl_ray.storage import RemoteFolder
+from jgcl_ray.storage import RemoteFolder, is_checkpoint_name
 from jgcl_ray.stored_files import parse_json
 
 logger = logging.getLogger(__name__)
@@ -154,11 +154,11 @@ class Checkpoints:
         return link.resolve() if link.exists() else None
 
     def _all(self) -> list[Path]:
-        """Oldest first."""
+        """Oldest first; what else lies there, such as a user's copy of one, is not ours to prune or go on from."""
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if path.is_dir() and not path.is_symlink()]
-        return sorted(path for path in found if not path.name.startswith("."))
+        return sorted(path for path in found if is_checkpoint_name(path.name))
 
     def _prune(self) -> None:
         best = self.best

@@ -33,7 +33,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.estimated_bodies import EstimatedBodies, ensure_estimated, read_estimated
 from jgcl_ray.meshes.estimator import WEIGHTS, load_estimator
 from jgcl_ray.meshes.projections import open_projections
-from jgcl_ray.mlflow_mirror import CARD, METRICS, RunCard, masked
+from jgcl_ray.mlflow_mirror import ARTIFACTS, CARD, METRICS, MODEL, PICTURES, RunCard, masked
 from jgcl_ray.models.batch_norm import synchronise_statistics
 from jgcl_ray.models.networks import build_networks
 from jgcl_ray.models.weights import load_foreign, load_weights, read_state
@@ -56,6 +56,10 @@ from jgcl_ray.training.session import Clusterer, Session, TrainingData
 from jgcl_ray.training.terminal import ProgressFile
 
 BODIES, UNSURE = "bodies.npz", "unsure.txt"  # of a run folder: estimated bodies, and images whose side is uncertain
+
+# What a run makes in its folder and replaces, once config.yaml lies there. Not its checkpoints: PBT gives them to a
+# run before it starts, and no others are touched.
+_MADE = (METRICS, CARD, ARTIFACTS, PICTURES, MODEL, BODIES, UNSURE)
 
 # Fields that may differ between a run and its continuation: none changes what is computed.
 _FREE = {
@@ -168,6 +172,10 @@ def check_folder(plan: Plan) -> None:
     if file.is_file():
         before = _config_before(file)
         _check_same(before.model_dump(mode="json"), plan.config, str(plan.folder))
+    elif made := [name for name in _MADE if (plan.folder / name).exists()]:
+        raise UserError(
+            f"{plan.folder} exists and is no run's: it holds {made[0]} and no config.yaml; give another run.name"
+        )
     if (plan.folder / CARD).is_file():
         RunCard.read(plan.folder)
     if (plan.folder / METRICS).is_file():

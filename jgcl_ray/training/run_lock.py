@@ -125,6 +125,9 @@ def _stale_owner(file: Path) -> Owner | None:
     try:
         owner = parse_json(content, Owner, str(file), "")
     except UserError:
+        begun = json.dumps(asdict(Owner(0, "", ""))).partition(":")[0].encode()
+        if content[: len(begun)] != begun[: len(content)]:
+            raise UserError(f"{file}: no lock of jgcl_ray's; take it away, or give another run.name") from None
         if silent_for < WRITTEN_WITHIN:
             return None
         owner = Owner(0, "an unknown machine", "an unknown time")

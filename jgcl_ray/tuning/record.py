@@ -101,7 +101,10 @@ def claim(folder: Path, number: int, params: Params, origin: str | None = None) 
     if own and own[-1].params == params and origin in (None, own[-1].origin):
         return own[-1]
     record = TrialRecord(f"trial_{number:03d}" + (f".{len(own)}" if own else ""), number, params, origin)
-    (folder / record.name).mkdir(parents=True)
+    try:
+        (folder / record.name).mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(f"{folder / record.name}: there is no {TRIAL} in it; restore that, or remove it") from None
     record.write(folder)
     if own and own[-1].status == "running":
         replace(own[-1], status="replaced", reason=f"goes on as {record.name}, from {origin}").write(folder)

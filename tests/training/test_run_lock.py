@@ -153,3 +153,22 @@ def test_second_run_in_a_folder_changes_nothing(walkers: Path, tmp_path: Path) -
     with pytest.raises(UserError, match="writes there since"):
         train(configured(walkers, tmp_path, "run.local=true"), lambda line: None)
     assert [path.name for path in folder.iterdir()] == [LOCK] and (folder / LOCK).read_text() == before
+
+
+@pytest.mark.parametrize("content", ['{"name": "thesis"}', "years of work", "[]", "3"])
+def test_a_file_that_only_bears_its_name_stays(tmp_path: Path, content: str) -> None:
+    (tmp_path / LOCK).write_text(content)
+    os.utime(tmp_path / LOCK, (0, 0))
+    with pytest.raises(UserError, match=r"lock\.json: no lock of jgcl_ray's; take it away"), only_writer(tmp_path):
+        pass
+    assert (tmp_path / LOCK).read_text() == content
+
+
+@pytest.mark.parametrize("content", ["", '{"proc', '{"process": "x"}', '{"process": -1, "host": "h", "since": "s"}',
+                                     '{"process": 1' + "0" * 30 + ', "host": "h", "since": "s"}'])  # fmt: skip
+def test_a_damaged_lock_is_taken_over(tmp_path: Path, content: str) -> None:
+    (tmp_path / LOCK).write_text(content)
+    os.utime(tmp_path / LOCK, (0, 0))
+    with only_writer(tmp_path):
+        assert json.loads((tmp_path / LOCK).read_text())["process"] == os.getpid()
+    assert not (tmp_path / LOCK).exists()
