@@ -122,7 +122,7 @@ def plan_run(config: Config) -> Plan:
                 f"warmup.source: {source.root} is the data set to be learnt without labels; give another one, or "
                 "walkers of another warmup.source_seed"
             )
-    if draws(config) and config.meshes.source == "estimated":
+    if config.meshes.source == "estimated":
         load_estimator(config.meshes.weights or WEIGHTS)
     elif draws(config):
         open_projections(config.meshes, config.data, dataset.train.paths, "train", dataset.train.folder)

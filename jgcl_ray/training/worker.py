@@ -25,6 +25,7 @@ from jgcl_ray.training.prepare import Plan, build_session
 from jgcl_ray.training.session import Clusterer, Session
 from jgcl_ray.training.step import translate
 from jgcl_ray.training.summary import selection
+from jgcl_ray.training.surface_sheet import surface_sheet
 from jgcl_ray.training.terminal import ProgressFile
 
 STOP, OUTCOME, REFUSED = "stop", "outcome.json", "refused.txt"
@@ -144,6 +145,10 @@ class WorkerHooks(Hooks):
                 self._log.picture("labels", label_quality_plot(records), step)
             if config.draws_views(stage):
                 self._log.picture("views", self._views(), step)
+        if self._first and stage == "joint" and epoch == 0 and not config.draws_views(stage):
+            sheet = surface_sheet(self._session.data.images, self._session.config, self._plan.folder)
+            if sheet is not None:
+                self._log.picture("surface_views", sheet, step)
         self._report(numbers)
 
     @torch.no_grad()

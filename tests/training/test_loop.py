@@ -91,6 +91,7 @@ def test_the_encoder_before_the_stage_competes_for_the_best(
     assert (checkpoints / "best" / same).read_bytes() == (weights / same).read_bytes()
     scored = [(line["epoch"], line["step"], line["mAP"]) for line in records(tmp_path / "walkers") if "mAP" in line]
     assert scored == [(0, 0, 0.9), (1, 2, 0.4)]
+    assert len(list((tmp_path / "walkers" / "pictures").glob("surface_views*"))) == 1
 
 
 def test_cluster_contrast_in_place_of_the_joint_stage(

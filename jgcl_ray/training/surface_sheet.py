@@ -1,0 +1,59 @@
+"""A sheet of training people turned along the surface of their bodies, for runs that train no generator.
+
+Nothing learnt goes into it: it shows whether bodies are found on these images, and what a view can be made of.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from jgcl_ray.config import Config
+from jgcl_ray.contact_sheet import Tile, contact_sheet
+from jgcl_ray.data.image_store import ImageStore
+from jgcl_ray.meshes.correspondence import see_surface
+from jgcl_ray.meshes.estimated_bodies import ensure_estimated
+from jgcl_ray.meshes.projection_folders import TRUTH, VIEWS
+from jgcl_ray.meshes.projections import ProjectionSource, open_projections
+
+SHOWN = 6  # people, spread over the training set
+BODIES = "pictured_bodies.npz"  # of a run folder: those of the images on the sheet
+
+
+@torch.no_grad()
+def surface_sheet(images: ImageStore, config: Config, run_folder: Path) -> Image.Image | None:
+    """A row for each of SHOWN training images: the photo, then its person turned by each of VIEWS.
+
+    None where the bodies are not known and not to be estimated (meshes.source).
+    """
+    rows = np.unique(np.linspace(0, len(images) - 1, SHOWN).round().astype(int)).tolist()
+    projections = _projections(images, rows, config, run_folder)
+    if projections is None:
+        return None
+    photos = np.stack([images.load(row) for row in rows])
+    pictures = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255
+    surface = see_surface(pictures, _coordinates(projections, len(rows), 0))
+    turned = [photos]
+    for view in VIEWS[1:]:
+        drawn = surface.draw(_coordinates(projections, len(rows), view)).picture
+        turned.append((drawn.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).numpy())
+    tiles = [[Tile(Image.fromarray(column[row])) for column in turned] for row in range(len(rows))]
+    return contact_sheet(tiles, ["photo", *(f"{view}°" for view in VIEWS[1:])])
+
+
+def _projections(images: ImageStore, rows: list[int], config: Config, run_folder: Path) -> ProjectionSource | None:
+    meshes, folder = config.meshes, images.split.folder
+    names = tuple(images.split.paths[row] for row in rows)
+    if meshes.source == "estimated":
+        ensure_estimated(run_folder / BODIES, folder, names, meshes)
+        meshes = meshes.model_copy(update={"parameters": run_folder / BODIES})
+    elif meshes.source != "walkers" or not (folder.parent / TRUTH).is_file():
+        return None
+    return open_projections(meshes, config.data, names, "train", folder)
+
+
+def _coordinates(projections: ProjectionSource, people: int, view: int) -> torch.Tensor:
+    return torch.from_numpy(np.stack([projections.coordinates(row, view) for row in range(people)]))
