@@ -20,7 +20,7 @@ import torch
 from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import Config, load_config
 from jgcl_ray.errors import UserError, exit_on_user_error
-from jgcl_ray.losses.joint import JointOutputs
+from jgcl_ray.losses.joint import Fake, JointOutputs, StepPlan
 from jgcl_ray.memories.instances import MemoryBank
 from jgcl_ray.models import official
 from jgcl_ray.models.networks import Networks, build_networks
@@ -82,7 +82,8 @@ def official_step(given: Arrays, checkpoints: Path) -> Arrays:
     results = evaluation_outputs(networks, batch)
     networks.encoder.train()
     with torch.no_grad():
-        results |= forward_outputs(translate(networks, batch, config))
+        plan = StepPlan.of(config.losses, contrasts=True)
+        results |= forward_outputs(translate(networks, batch, config, plan))
     step = joint_step(networks, build_optimisers(networks, config.optim), bank, batch, config, step=0)
     return results | losses(step) | {"bank_after": bank.state_dict()["rows"]}
 
@@ -98,15 +99,10 @@ def evaluation_outputs(networks: Networks, batch: PairedBatch) -> Arrays:
 
 
 def forward_outputs(outputs: JointOutputs) -> Arrays:
-    generated = outputs.generated
-    arrays = {
-        "fwd_x_recon": generated.reconstruction,
-        "fwd_x_nv": generated.novel,
-        "fwd_x_cyc": generated.cycle,
-    }
-    seen = {"": outputs.real, "_recon": outputs.reconstruction, "_nv": outputs.novel, "_cyc": outputs.cycle}
+    suffixes: dict[Fake, str] = {"reconstruction": "_recon", "novel": "_nv", "cycle": "_cyc"}
+    arrays = {f"fwd_x{suffix}": outputs.images[fake] for fake, suffix in suffixes.items()}
+    seen = {"": outputs.real} | {suffix: outputs.encoded[fake] for fake, suffix in suffixes.items()}
     for suffix, encoded in seen.items():
-        assert encoded is not None
         arrays[f"fwd_feat{suffix}"], arrays[f"fwd_f{suffix}"] = encoded.code, encoded.embedding
     return arrays
 

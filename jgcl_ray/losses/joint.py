@@ -1,13 +1,13 @@
 """All terms of a step, by name: the same name in weight (config.losses), log, test and table.
 
-A pass of the encoder that only terms of weight 0 would use is not run. Letters: B images, H x W image size, 4C width
-of a code.
+Letters: B images, H x W image size, 4C width of a code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -19,73 +19,78 @@ from jgcl_ray.models.encoder import EncoderOutput
 
 Terms = dict[str, torch.Tensor]
 Maps = Sequence[torch.Tensor]  # per scale (B, 1, h, w)
+Fake = Literal["reconstruction", "novel", "cycle"]  # x_rec = G(E_str(s), c), x_nv = G(E_str(s_nv), c), x_cyc
+FAKES: tuple[Fake, ...] = ("reconstruction", "novel", "cycle")  # in this order wherever they are joined
+CONTRAST = ("contrast_image", "contrast_views", "contrast_novel")
 
 
 @dataclass(frozen=True)
-class GeneratedImages:
-    """What G made of a batch, each (B, 3, H, W) float32; in this order wherever they are joined."""
+class StepPlan:
+    """What a step draws, encodes and judges: what only terms of weight 0 would use is left out."""
 
-    reconstruction: torch.Tensor  # x_rec = G(E_str(s), c)
-    novel: torch.Tensor  # x_nv = G(E_str(s_nv), c)
-    cycle: torch.Tensor  # x_cyc = G(E_str(s), c_nv)
+    terms: frozenset[str]  # of a weight above 0
+    drawn: tuple[Fake, ...]  # by G
+    encoded: tuple[Fake, ...]  # seen by E_id
+    judged: tuple[Fake, ...]  # by D, for G
+    discriminated: tuple[Fake, ...]  # that D learns from
 
-    def joined(self) -> torch.Tensor:
-        """All of them as one batch (3B, 3, H, W)."""
-        return torch.cat([self.reconstruction, self.novel, self.cycle])
-
-    def detached(self) -> GeneratedImages:
-        """The same images, of which no gradient comes back."""
-        return GeneratedImages(self.reconstruction.detach(), self.novel.detach(), self.cycle.detach())
+    @classmethod
+    def of(cls, losses: LossesConfig, *, contrasts: bool) -> StepPlan:
+        """By the weights of the losses; contrasts: whether E_id learns from views, as in the joint stage."""
+        other = "feature_novel" if losses.formulation == "official" else "feature_reconstruction"
+        names = set(LossesConfig.model_fields) - {"formulation", "gradient_penalty", other}
+        terms = frozenset(name for name in names if getattr(losses, name) > 0 and (contrasts or name not in CONTRAST))
+        judged = tuple(fake for fake in FAKES if f"adversarial_{fake}" in terms)
+        discriminated = tuple(fake for fake in FAKES if f"discriminator_{fake}" in terms)
+        seen = {fake for fake in FAKES if f"feature_{fake}" in terms}
+        drawn = {fake for fake in FAKES if f"image_{fake}" in terms} | seen | {*judged, *discriminated}
+        if terms & set(CONTRAST) or "cycle" in drawn:  # x_cyc is made of the code of x_nv
+            seen.add("novel")
+        drawn |= seen
+        return cls(terms, _ordered(drawn), _ordered(seen), judged, discriminated)
 
 
 @dataclass(frozen=True)
 class JointOutputs:
-    """The forward pass of one step: METHOD "One step"."""
+    """The forward pass of one step, as far as its plan goes: METHOD "One step"."""
 
-    generated: GeneratedImages
     real: EncoderOutput  # (c, f) = E_id(x)
-    novel: EncoderOutput  # (c_nv, f_nv) = E_id(x_nv)
-    reconstruction: EncoderOutput | None  # of x_rec, where a loss uses it
-    cycle: EncoderOutput | None  # of x_cyc, where a loss uses it
+    images: Mapping[Fake, torch.Tensor]  # drawn by G, each (B, 3, H, W) float32
+    encoded: Mapping[Fake, EncoderOutput]  # E_id of them
 
 
-def uses_encoded_reconstruction(losses: LossesConfig) -> bool:
-    """Whether E_id has to see x_rec."""
-    return losses.formulation == "official" and losses.feature_reconstruction > 0
+def detached(images: Mapping[Fake, torch.Tensor]) -> dict[Fake, torch.Tensor]:
+    """The same images, of which no gradient comes back."""
+    return {fake: image.detach() for fake, image in images.items()}
 
 
-def uses_encoded_cycle(losses: LossesConfig) -> bool:
-    """Whether E_id has to see x_cyc."""
-    return losses.feature_cycle > 0
+def joined(images: Mapping[Fake, torch.Tensor], fakes: Sequence[Fake]) -> torch.Tensor:
+    """Some of them as one batch (len(fakes) * B, 3, H, W)."""
+    return torch.cat([images[fake] for fake in fakes])
 
 
-def reconstruction_terms(outputs: JointOutputs, image: torch.Tensor, losses: LossesConfig) -> Terms:
+def reconstruction_terms(outputs: JointOutputs, image: torch.Tensor, plan: StepPlan) -> Terms:
     """`image_*` and `feature_*`; `paper` compares codes of x_nv and x_cyc, `official` those of x_rec and x_cyc."""
-    terms: Terms = {}
-    if losses.image_reconstruction > 0:
-        terms["image_reconstruction"] = image_loss(outputs.generated.reconstruction, image)
-    if losses.image_cycle > 0:
-        terms["image_cycle"] = image_loss(outputs.generated.cycle, image)
-    if outputs.reconstruction is not None:
-        terms["feature_reconstruction"] = feature_loss(outputs.reconstruction.code, outputs.real.code)
-    if losses.formulation == "paper" and losses.feature_novel > 0:
-        terms["feature_novel"] = feature_loss(outputs.novel.code, outputs.real.code)
-    if outputs.cycle is not None:
-        terms["feature_cycle"] = feature_loss(outputs.cycle.code, outputs.real.code)
-    return terms
+    of_images = {f"image_{fake}": (image_loss, made, image) for fake, made in outputs.images.items()}
+    of_codes = {
+        f"feature_{fake}": (feature_loss, seen.code, outputs.real.code) for fake, seen in outputs.encoded.items()
+    }
+    compared = of_images | of_codes
+    return {name: loss(one, other) for name, (loss, one, other) in compared.items() if name in plan.terms}
 
 
-def adversarial_terms(maps_of_fakes: Maps) -> Terms:
-    """`adversarial_*`, from the maps of GeneratedImages.joined()."""
-    return {f"adversarial_{name}": adversarial.generator_loss(maps) for name, maps in _by_fake(maps_of_fakes).items()}
+def adversarial_terms(maps_of_fakes: Maps, plan: StepPlan) -> Terms:
+    """`adversarial_*`, from the maps of the judged fakes, joined."""
+    of_each = _by_fake(maps_of_fakes, plan.judged)
+    return {f"adversarial_{fake}": adversarial.generator_loss(maps) for fake, maps in of_each.items()}
 
 
-def discriminator_terms(maps_of_fakes: Maps, real: ScoresWithGradient, losses: LossesConfig) -> Terms:
+def discriminator_terms(maps_of_fakes: Maps, real: ScoresWithGradient, losses: LossesConfig, plan: StepPlan) -> Terms:
     """`discriminator_*`: for each fake its own loss, the real image's and the penalty; the latter two are shared."""
     penalty = adversarial.gradient_penalty(real.gradients)
     shared = adversarial.real_loss(real.maps) + losses.gradient_penalty * penalty
-    fakes = _by_fake(maps_of_fakes)
-    return {f"discriminator_{name}": adversarial.fake_loss(maps) + shared for name, maps in fakes.items()}
+    of_each = _by_fake(maps_of_fakes, plan.discriminated)
+    return {f"discriminator_{fake}": adversarial.fake_loss(maps) + shared for fake, maps in of_each.items()}
 
 
 def weighted_sum(terms: Mapping[str, torch.Tensor], losses: LossesConfig) -> torch.Tensor:
@@ -93,6 +98,10 @@ def weighted_sum(terms: Mapping[str, torch.Tensor], losses: LossesConfig) -> tor
     return adversarial.sum_of([getattr(losses, name) * value for name, value in terms.items()])
 
 
-def _by_fake(maps_of_fakes: Maps) -> dict[str, list[torch.Tensor]]:
-    reconstruction, novel, cycle = zip(*(maps.chunk(3) for maps in maps_of_fakes), strict=True)
-    return {"reconstruction": list(reconstruction), "novel": list(novel), "cycle": list(cycle)}
+def _by_fake(maps_of_fakes: Maps, fakes: Sequence[Fake]) -> dict[Fake, list[torch.Tensor]]:
+    parts = zip(*(maps.chunk(len(fakes)) for maps in maps_of_fakes), strict=True)
+    return {fake: list(maps) for fake, maps in zip(fakes, parts, strict=True)}
+
+
+def _ordered(fakes: set[Fake]) -> tuple[Fake, ...]:
+    return tuple(fake for fake in FAKES if fake in fakes)

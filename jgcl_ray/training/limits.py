@@ -10,6 +10,7 @@ import torch
 from jgcl_ray.config import Config, StageName
 from jgcl_ray.data.datasets import Split
 from jgcl_ray.errors import UserError
+from jgcl_ray.losses.joint import StepPlan
 from jgcl_ray.models.discriminator import Discriminator
 from jgcl_ray.models.encoder import IdentityEncoder
 
@@ -30,6 +31,7 @@ def check_limits(config: Config, train: Split, source: Split | None) -> None:
     _check_batch_norm(config)
     _check_cameras(config, train)
     _check_networks(config)
+    _check_losses(config)
 
 
 def draws(config: Config) -> bool:
@@ -179,6 +181,15 @@ def _check_networks(config: Config) -> None:
             "at most; lower it, or raise the size"
             if most
             else f"{size}: too small for the discriminator; raise them"
+        )
+
+
+def _check_losses(config: Config) -> None:
+    learning = StepPlan.of(config.losses, contrasts=False).terms
+    if "generation" in config.run.stages and not any(not name.startswith("discriminator_") for name in learning):
+        raise UserError(
+            "losses: the weights of all image_*, feature_* and adversarial_* terms are 0, so the generator has "
+            "nothing to learn from; raise one, or leave the stage generation out of run.stages"
         )
 
 

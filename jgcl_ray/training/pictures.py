@@ -20,11 +20,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jgcl_ray.batches import PairedBatch
 from jgcl_ray.data.transforms import denormalise_images
-from jgcl_ray.losses.joint import GeneratedImages
+from jgcl_ray.losses.joint import Fake
 
 Records = Sequence[Mapping[str, Any]]
 
-COLUMNS = ("photo", "projection", "reconstruction", "novel projection", "novel view", "cycle")
 TILE_HEIGHT = 192  # pixels to which smaller images are enlarged, by a whole factor
 GAP, FONT_SIZE = 4, 13
 
@@ -49,28 +48,31 @@ MOST_POINTS = 200  # of a curve in one stage; more are averaged over neighbours
 PANEL_SIZE = (4.6, 2.9)  # inches, at 100 dots
 
 
-def sample_grid(batch: PairedBatch, generated: GeneratedImages) -> Image.Image:
+def sample_grid(batch: PairedBatch, generated: Mapping[Fake, torch.Tensor]) -> Image.Image:
     """A row for each of B images: photo, projection, reconstruction, novel projection, novel view, cycle.
 
-    Under a header that names the columns; each novel view is marked with the degrees by which its mesh was turned.
+    Under a header that names the columns, without those that a run does not draw; the novel projections are marked
+    with the degrees by which the mesh was turned.
     """
-    columns = (
-        denormalise_images(batch.image),
-        _grey(batch.mesh),
-        denormalise_images(generated.reconstruction),
-        _grey(batch.mesh_novel),
-        denormalise_images(generated.novel),
-        denormalise_images(generated.cycle),
-    )
-    pixels = [column.cpu().numpy() for column in columns]
+    made = {fake: denormalise_images(image) for fake, image in generated.items()}
+    every = {
+        "photo": denormalise_images(batch.image),
+        "projection": _grey(batch.mesh),
+        "reconstruction": made.get("reconstruction"),
+        "novel projection": _grey(batch.mesh_novel),
+        "novel view": made.get("novel"),
+        "cycle": made.get("cycle"),
+    }
+    columns = {title: column for title, column in every.items() if column is not None}
+    pixels = [column.cpu().numpy() for column in columns.values()]
     rows, height, width = pixels[0].shape[:3]
     factor = max(1, round(TILE_HEIGHT / height))
     height, width = factor * height, factor * width
 
     font = ImageFont.load_default(FONT_SIZE)
-    header = [_wrapped(name, width, font) for name in COLUMNS]
+    header = [_wrapped(name, width, font) for name in columns]
     top = GAP + max(text.count("\n") + 1 for text in header) * (FONT_SIZE + 3)
-    size = (len(COLUMNS) * (width + GAP) + GAP, top + rows * (height + GAP) + GAP)
+    size = (len(columns) * (width + GAP) + GAP, top + rows * (height + GAP) + GAP)
     sheet = Image.new("RGB", size, "lightgrey")
     draw = ImageDraw.Draw(sheet)
     for j, (text, column) in enumerate(zip(header, pixels, strict=True)):
@@ -79,7 +81,7 @@ def sample_grid(batch: PairedBatch, generated: GeneratedImages) -> Image.Image:
         for i, tile in enumerate(column):
             picture = Image.fromarray(tile).resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(picture, (left, top + GAP + i * (height + GAP)))
-    left = GAP + COLUMNS.index("novel projection") * (width + GAP)
+    left = GAP + list(columns).index("novel projection") * (width + GAP)
     for i, view in enumerate(batch.view.tolist()):
         corner = (left + 3, top + GAP + i * (height + GAP) + 1)
         draw.text(corner, f"{view}°", "white", font, stroke_width=2, stroke_fill="black")

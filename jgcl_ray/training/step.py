@@ -18,18 +18,21 @@ from jgcl_ray.config import Config
 from jgcl_ray.distributed import all_reduce_gradients
 from jgcl_ray.errors import UserError
 from jgcl_ray.losses.joint import (
-    GeneratedImages,
+    CONTRAST,
+    Fake,
     JointOutputs,
+    StepPlan,
     Terms,
     adversarial_terms,
+    detached,
     discriminator_terms,
+    joined,
     reconstruction_terms,
-    uses_encoded_cycle,
-    uses_encoded_reconstruction,
     weighted_sum,
 )
 from jgcl_ray.losses.view_contrast import view_contrast
 from jgcl_ray.memories.instances import MemoryBank
+from jgcl_ray.models.encoder import EncoderOutput
 from jgcl_ray.models.networks import Networks
 from jgcl_ray.training.optim import Optimisers
 from jgcl_ray.training.precision import autocast, laid_out
@@ -42,7 +45,7 @@ class StepResult:
     terms: Mapping[
         str, torch.Tensor
     ]  # each term of config.losses, unweighted, of this worker's batch; and the totals
-    generated: GeneratedImages
+    images: Mapping[Fake, torch.Tensor]  # that G drew
 
 
 _REMEDY = (
@@ -76,15 +79,16 @@ def generator_step(
     networks: Networks, optimisers: Optimisers, batch: PairedBatch, config: Config, step: int
 ) -> StepResult:
     """Stage 2: E_str, G and D learn; E_id is frozen, in evaluation mode: gradients pass through, none stays."""
+    plan = StepPlan.of(config.losses, contrasts=False)
     networks.encoder.eval()
     with frozen(networks.encoder):
-        outputs = translate(networks, batch, config)
-        discriminated = update_discriminator(networks, optimisers, outputs.generated, batch, config, step)
+        outputs = translate(networks, batch, config, plan)
+        discriminated = update_discriminator(networks, optimisers, outputs, batch, config, plan, step)
 
-        terms = generator_terms(networks, outputs, batch, config)
+        terms = generator_terms(networks, outputs, batch, config, plan)
         total = weighted_sum(terms, config.losses)
         descend(total, terms, [optimisers.generator], batch, step)
-    return StepResult(detached(discriminated, terms, generator_total=total), outputs.generated.detached())
+    return StepResult(as_numbers(discriminated, terms, generator_total=total), detached(outputs.images))
 
 
 def joint_step(
@@ -100,62 +104,81 @@ def joint_step(
 
     trust (B,): factors on the contrast losses of each image; None: all alike.
     """
+    plan = StepPlan.of(config.losses, contrasts=True)
     networks.encoder.train()
-    outputs = translate(networks, batch, config)
-    discriminated = update_discriminator(networks, optimisers, outputs.generated, batch, config, step)
+    outputs = translate(networks, batch, config, plan)
+    discriminated = update_discriminator(networks, optimisers, outputs, batch, config, plan, step)
 
-    terms = generator_terms(networks, outputs, batch, config)
-    terms |= contrast_terms(outputs, bank, batch, config, step, trust)
+    terms = generator_terms(networks, outputs, batch, config, plan)
+    terms |= contrast_terms(outputs, bank, batch, config, plan, step, trust)
     total = weighted_sum(terms, config.losses)
     descend(total, terms, [optimisers.generator, optimisers.encoder], batch, step)
 
     bank.update(batch.index, F.normalize(outputs.real.embedding.detach()))
-    return StepResult(detached(discriminated, terms, generator_total=total), outputs.generated.detached())
+    return StepResult(as_numbers(discriminated, terms, generator_total=total), detached(outputs.images))
 
 
-def translate(networks: Networks, batch: PairedBatch, config: Config) -> JointOutputs:
-    """The forward pass of METHOD "One step"; E_id sees only what a loss uses."""
+def translate(networks: Networks, batch: PairedBatch, config: Config, plan: StepPlan) -> JointOutputs:
+    """The forward pass of METHOD "One step", as far as the plan goes."""
     E_id, E_str, G = networks.encoder, networks.structure_encoder, networks.generator
+    images: dict[Fake, torch.Tensor] = {}
+    encoded: dict[Fake, EncoderOutput] = {}
+
+    def see(fake: Fake) -> None:
+        if fake in plan.encoded:
+            encoded[fake] = E_id(images[fake], "generated")
+
     with autocast(config.precision, batch.image.device):
         x = laid_out(batch.image, config.precision)
         meshes = laid_out(torch.cat([batch.mesh, batch.mesh_novel]), config.precision)
         real = E_id(x)
         structure, structure_novel = E_str(meshes).chunk(2)
         style = G.style(real.code)
-        x_rec = G.decode(structure, style)
-        x_nv = G.decode(structure_novel, style)
-        novel = E_id(x_nv, "generated")
-        x_cyc = G(structure, novel.code)
-        reconstruction = E_id(x_rec, "generated") if uses_encoded_reconstruction(config.losses) else None
-        cycle = E_id(x_cyc, "generated") if uses_encoded_cycle(config.losses) else None
-    return JointOutputs(GeneratedImages(x_rec, x_nv, x_cyc), real, novel, reconstruction, cycle)
+        if "reconstruction" in plan.drawn:
+            images["reconstruction"] = G.decode(structure, style)
+        if "novel" in plan.drawn:
+            images["novel"] = G.decode(structure_novel, style)
+            see("novel")
+        if "cycle" in plan.drawn:
+            images["cycle"] = G(structure, encoded["novel"].code)
+        see("reconstruction")
+        see("cycle")
+    return JointOutputs(real, images, encoded)
 
 
 def update_discriminator(
     networks: Networks,
     optimisers: Optimisers,
-    generated: GeneratedImages,
+    outputs: JointOutputs,
     batch: PairedBatch,
     config: Config,
+    plan: StepPlan,
     step: int,
 ) -> Terms:
-    """D's step on the three fakes, detached, and the real image, seen once and weighed by three."""
+    """D's step on the fakes, detached, and the real image, seen once and weighed by their number."""
+    if not plan.discriminated:
+        return {}
     D = networks.discriminator
     with autocast(config.precision, batch.image.device):
         real = D.with_input_gradient(laid_out(batch.image, config.precision))
-        maps_of_fakes = D(generated.detached().joined())
-    terms = discriminator_terms(maps_of_fakes, real, config.losses)
+        maps_of_fakes = D(joined(detached(outputs.images), plan.discriminated))
+    terms = discriminator_terms(maps_of_fakes, real, config.losses, plan)
     total = weighted_sum(terms, config.losses)
     descend(total, terms, [optimisers.discriminator], batch, step)
-    return detached(terms, discriminator_total=total)
+    return as_numbers(terms, discriminator_total=total)
 
 
-def generator_terms(networks: Networks, outputs: JointOutputs, batch: PairedBatch, config: Config) -> Terms:
+def generator_terms(
+    networks: Networks, outputs: JointOutputs, batch: PairedBatch, config: Config, plan: StepPlan
+) -> Terms:
     """Reconstruction and adversarial terms; D judges, and takes no gradient."""
-    D = networks.discriminator
-    with frozen(D), autocast(config.precision, batch.image.device):
-        maps_of_fakes = D(outputs.generated.joined())
-    return reconstruction_terms(outputs, batch.image, config.losses) | adversarial_terms(maps_of_fakes)
+    terms = reconstruction_terms(outputs, batch.image, plan)
+    if plan.judged:
+        D = networks.discriminator
+        with frozen(D), autocast(config.precision, batch.image.device):
+            maps_of_fakes = D(joined(outputs.images, plan.judged))
+        terms |= adversarial_terms(maps_of_fakes, plan)
+    return terms
 
 
 def contrast_terms(
@@ -163,14 +186,18 @@ def contrast_terms(
     bank: MemoryBank,
     batch: PairedBatch,
     config: Config,
+    plan: StepPlan,
     step: int,
     trust: torch.Tensor | None = None,
 ) -> Terms:
     """L_vi, L_vi' and L_vi'' against the memory bank."""
+    if not plan.terms & set(CONTRAST):
+        return {}
     formulation = config.losses.formulation
     draw = bank.draw(batch.index, seed=config.run.seed, step=step, formulation=formulation)
-    f, f_nv = outputs.real.embedding, outputs.novel.embedding
-    return view_contrast(f, f_nv, bank, draw, config.memory_bank.temperature, formulation, trust)
+    f, f_nv = outputs.real.embedding, outputs.encoded["novel"].embedding
+    losses = view_contrast(f, f_nv, bank, draw, config.memory_bank.temperature, formulation, trust)
+    return {name: loss for name, loss in losses.items() if name in plan.terms}
 
 
 def descend(
@@ -211,6 +238,6 @@ def frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def detached(*groups: Terms, **more: torch.Tensor) -> Terms:
+def as_numbers(*groups: Terms, **more: torch.Tensor) -> Terms:
     """All terms as numbers without a graph."""
     return {name: value.detach() for group in (*groups, more) for name, value in group.items()}

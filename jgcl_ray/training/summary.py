@@ -11,6 +11,7 @@ import torch
 from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import Config
 from jgcl_ray.data.datasets import Split
+from jgcl_ray.losses.joint import StepPlan
 from jgcl_ray.mlflow_mirror import Mirror, tracking_uri
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.training.best import chooser
@@ -164,8 +165,9 @@ def _kept_for_backward(networks: Networks, config: Config, images: int) -> int:
     batch = PairedBatch(torch.zeros(images, 3, *size), mesh, mesh, torch.zeros_like(rows), rows)
     networks.encoder.eval()  # batch norm of one image has no statistics
     with torch.autograd.graph.saved_tensors_hooks(keep, _same):
-        outputs = translate(networks, batch, config)
-        terms = generator_terms(networks, outputs, batch, config)
+        plan = StepPlan.of(config.losses, contrasts=True)
+        outputs = translate(networks, batch, config, plan)
+        terms = generator_terms(networks, outputs, batch, config, plan)
     size_in_bytes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     del terms
     return size_in_bytes

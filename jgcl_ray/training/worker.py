@@ -15,6 +15,7 @@ from jgcl_ray.config import StageName
 from jgcl_ray.data.loaders import paired_loader
 from jgcl_ray.data.samplers import Draw, Shard
 from jgcl_ray.errors import UserError
+from jgcl_ray.losses.joint import StepPlan
 from jgcl_ray.pseudo_labels.extract import in_eval_mode
 from jgcl_ray.run_log import NullRunLog, RunLog, read_records, rewind
 from jgcl_ray.stored_files import read_json
@@ -155,8 +156,10 @@ class WorkerHooks(Hooks):
     def _views(self) -> Image.Image:
         session, batch = self._session, self._fixed()
         with in_eval_mode(session.networks.encoder):  # the others know no modes
-            outputs = translate(session.networks, to_device(batch, session.device), self._plan.config)
-        return sample_grid(batch, outputs.generated)
+            config = self._plan.config
+            plan = StepPlan.of(config.losses, contrasts=True)
+            outputs = translate(session.networks, to_device(batch, session.device), config, plan)
+        return sample_grid(batch, outputs.images)
 
     def _fixed(self) -> PairedBatch:
         """The same images in every picture, spread over the training set."""

@@ -137,3 +137,12 @@ def test_a_loss_that_is_no_number_ends_in_one_line_with_a_remedy() -> None:
         assert part in str(error)
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), again.rows) == (NonFiniteLossError, str(error), (3, 4))
+
+
+def test_a_generator_without_a_loss_is_refused(walkers: Path, tmp_path: Path) -> None:
+    kinds = {"image": ("reconstruction", "cycle"), "feature": ("reconstruction", "novel", "cycle")}
+    kinds["adversarial"] = ("reconstruction", "novel", "cycle")
+    zero = [f"losses.{kind}_{fake}=0" for kind, fakes in kinds.items() for fake in fakes]
+    with pytest.raises(UserError, match="the generator has nothing to learn from"):
+        plan_run(configured(walkers, tmp_path, *zero))
+    plan_run(configured(walkers, tmp_path, *zero[:-1]))

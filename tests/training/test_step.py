@@ -15,6 +15,7 @@ from worker_group import run_workers
 
 from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import Config, load_config
+from jgcl_ray.losses.joint import StepPlan
 from jgcl_ray.memories.instances import MemoryBank
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.training import step as step_module
@@ -170,7 +171,7 @@ def test_terms_have_the_names_of_their_weights_and_carry_no_graph() -> None:
         unused = "feature_reconstruction" if formulation == "paper" else "feature_novel"
         assert set(result.terms) == (weights - {unused}) | totals
         assert not any(value.requires_grad for value in result.terms.values())
-        assert not result.generated.joined().requires_grad
+        assert not any(image.requires_grad for image in result.images.values())
 
 
 def test_generator_step_freezes_the_encoder() -> None:
@@ -191,10 +192,9 @@ def test_gradients_pass_through_the_frozen_encoder_but_nothing_of_the_real_image
     networks = make_networks(config)
     networks.encoder.eval()
     with step_module.frozen(networks.encoder):
-        outputs = translate(networks, make_batch([0, 3]), config)
+        outputs = translate(networks, make_batch([0, 3]), config, StepPlan.of(config.losses, contrasts=False))
     assert outputs.real.code.grad_fn is None
-    assert outputs.cycle is not None
-    outputs.cycle.code.sum().backward()
+    outputs.encoded["cycle"].code.sum().backward()
     assert networks.generator.to_image.weight.grad is not None
 
 
@@ -233,8 +233,44 @@ def test_encoder_sees_only_what_a_loss_uses(overrides: list[str], passes: list[s
         seen.append(str(inputs[1]) if len(inputs) > 1 else "real")
 
     networks.encoder.register_forward_pre_hook(record)
-    translate(networks, make_batch([0, 3]), config)
+    translate(networks, make_batch([0, 3]), config, StepPlan.of(config.losses, contrasts=True))
     assert seen == passes
+
+
+NO_CYCLE = [f"losses.{kind}_cycle=0" for kind in ("image", "feature", "adversarial", "discriminator")]
+
+
+def test_a_step_without_the_cycle_is_the_step_with_its_weights_alone() -> None:
+    """The same updates as if x_cyc were drawn and weighed by 0, and D's weights where it learns from nothing."""
+    config = make_config(*NO_CYCLE)
+    networks, bank = make_networks(config, torch.float64), make_bank(config, torch.float64)
+    drawn: list[int] = []
+    networks.generator.register_forward_pre_hook(lambda *_: drawn.append(1))
+    optimisers = build_optimisers(networks, config.optim)
+    result = joint_step(networks, optimisers, bank, make_batch([0, 3], torch.float64), config, step=0)
+    assert set(result.images) == {"reconstruction", "novel"} and not drawn
+    assert not any(name.endswith("_cycle") for name in result.terms)
+
+    whole = make_config()
+    slow_networks = make_networks(whole, torch.float64)
+    slow = SlowStep(slow_networks, make_bank(whole, torch.float64), make_batch([0, 3], torch.float64), whole)
+    slow_networks.encoder.train()
+    x_rec, x_nv, _ = slow.fakes()
+    goal = slow.real.code.detach()
+    expected = 5 * (x_rec - slow.batch.image).abs().mean() + 5 * (slow.novel.code - goal).abs().mean()
+    for fake in (x_rec, x_nv):  # after D's update, as the step has it
+        expected = expected + sum(2 * (s - 1).square().mean() for s in networks.discriminator(fake))
+    expected = expected + slow.contrast()
+    torch.testing.assert_close(result.terms["generator_total"], expected.detach(), rtol=1e-8, atol=0)
+
+
+def test_a_discriminator_without_a_loss_stays() -> None:
+    config = make_config(*(f"losses.discriminator_{fake}=0" for fake in ("reconstruction", "novel", "cycle")))
+    networks = make_networks(config)
+    before = snapshot(networks)
+    optimisers = build_optimisers(networks, config.optim)
+    joint_step(networks, optimisers, make_bank(config), make_batch([0, 3]), config, step=0)
+    assert changed(networks, before) == {"encoder", "structure_encoder", "generator"}
 
 
 @pytest.mark.parametrize("term", ["discriminator_novel", "image_cycle"])
