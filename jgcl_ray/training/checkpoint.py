@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +50,18 @@ class Position:
     def begins_stage(self) -> bool:
         """Whether no batch of the stage has been learnt from."""
         return self.epoch == 0 and self.batch == 0
+
+    def next_batch(self) -> Position:
+        """After another batch."""
+        return replace(self, batch=self.batch + 1, step=self.step + 1)
+
+    def next_epoch(self) -> Position:
+        """Before the first batch of the stage's next epoch."""
+        return replace(self, epoch=self.epoch + 1, batch=0)
+
+    def next_stage(self) -> Position:
+        """Before the first epoch of the next stage."""
+        return replace(self, stage=self.stage + 1, epoch=0, batch=0)
 
 
 @dataclass(frozen=True)

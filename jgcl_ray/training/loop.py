@@ -14,23 +14,19 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
-from jgcl_ray.batches import ImageBatch, PairedBatch, PseudoLabels
+from jgcl_ray.batches import ImageBatch, PairedBatch
 from jgcl_ray.config import StageName
-from jgcl_ray.data.datasets import Split
-from jgcl_ray.data.loaders import ExtractionLoader, open_images
 from jgcl_ray.distributed import mean_over_workers, rank, sum_over_workers, world_size
 from jgcl_ray.errors import UserError
-from jgcl_ray.evaluation.evaluator import Scores, evaluate, validate
-from jgcl_ray.evaluation.unlabelled import split_half, tracklet_ends
+from jgcl_ray.evaluation.evaluator import Scores
 from jgcl_ray.mlflow_mirror import without_secrets
 from jgcl_ray.run_log import NullRunLog
 from jgcl_ray.training.best import Best, chooser, starts_trained
 from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved, checkpoint_name, load_networks, load_saved
-from jgcl_ray.training.precision import autocast
-from jgcl_ray.training.session import Session, tracks_of
+from jgcl_ray.training.scoring import Scorer
+from jgcl_ray.training.session import Session
 from jgcl_ray.training.stages import Stage, build_stage
 from jgcl_ray.training.step import NonFiniteLossError
 from jgcl_ray.training.vital_signs import VitalSigns
@@ -75,10 +71,9 @@ class Loop:
     ) -> None:
         self.session, self.config = session, session.config
         self.checkpoints, self.log, self.hooks = checkpoints, log, hooks or Hooks()
-        self.signs = VitalSigns(session)
+        self.signs, self.scorer = VitalSigns(session), Scorer(session)
         self.position = Position()
         self.scores: dict[str, float] = {}  # of the last evaluation
-        self.ends = tracklet_ends(tracks_of(session.data.dataset.train))
         self.best = Best(chooser(self.config, session.data.dataset.validation is not None))
         self._memory: Mapping[str, Any] | None = None  # of the stage that is resumed
         self._resumed: Path | None = None  # the checkpoint
@@ -129,7 +124,7 @@ class Loop:
                 if not self.run_epoch(name, stage):
                     self.save(name, stage)
                     return Outcome(True, self.position, None)
-            self.position = Position(stage=self.position.stage + 1, step=self.position.step)
+            self.position = self.position.next_stage()
         return Outcome(False, self.position, self.score_best())
 
     def run_epoch(self, name: StageName, stage: Stage) -> bool:
@@ -137,7 +132,7 @@ class Loop:
         session, epoch = self.session, self.position.epoch
         session.seconds.clear()
         if self.position.batch == 0:
-            if self.wishes()[0]:
+            if self.asked()[0]:
                 return False
             numbers = dict(stage.begin_epoch(epoch, self.position.step))
             if epoch == 0 and stage.trains_encoder and starts_trained(self.config, self.position.stage):
@@ -149,7 +144,7 @@ class Loop:
         start = time.perf_counter()
         for batch in stage.batches(epoch, self.position.batch):
             if self.position.batch:  # an epoch is stopped before it begins or after a batch, not between
-                stop, save = self.wishes()
+                stop, save = self.asked()
                 if stop:
                     return False
                 if save:
@@ -159,8 +154,7 @@ class Loop:
             except NonFiniteLossError as error:
                 raise error.naming([str(stage.images.split.path(row)) for row in error.rows]) from None
             images += len(batch.index) * world_size()
-            done = replace(self.position, batch=self.position.batch + 1, step=self.position.step + 1)
-            self.position = done
+            self.position = done = self.position.next_batch()
             if done.step % self.config.run.log_every == 0:
                 shown = mean_over_workers(terms)
                 self.record(name, epoch, shown)
@@ -177,7 +171,7 @@ class Loop:
     def close_epoch(self, name: StageName, stage: Stage, images: int) -> None:
         """Scores, the epoch's record, its checkpoint."""
         session, epoch = self.session, self.position.epoch
-        self.position = Position(self.position.stage, epoch + 1, 0, self.position.step)
+        self.position = self.position.next_epoch()
         session.equalise()
         last = epoch + 1 == stage.epochs
         if not stage.trains_encoder:
@@ -192,17 +186,15 @@ class Loop:
         evaluated = stage.trains_encoder and (last or (epoch + 1) % self.config.eval.every == 0)
         if evaluated:
             with session.timed("evaluation"):
-                self.scores = self.score()
+                self.scores = self.scorer.score(self.position.step)
             improved = self.best.offer(self.scores, checkpoint_name(name, self.position))
         numbers = dict(self.scores) if evaluated else {}  # not those of the encoder as it came
         numbers |= signs
         numbers["images_per_second"] = images / max(session.seconds["train"], 1e-9)
         numbers |= {f"seconds_{part}": value for part, value in session.seconds.items()}
         now = time.perf_counter()
-        numbers["seconds_epoch"], self._closed = (
-            now - self._closed,
-            now,
-        )  # with checkpoint and pictures of the one before
+        numbers["seconds_epoch"] = now - self._closed  # with checkpoint and pictures of the one before
+        self._closed = now
         self.record(name, epoch, numbers)
         checkpoint = self.save(name, stage)
         if improved and rank() == 0:
@@ -212,42 +204,12 @@ class Loop:
     def score_start(self, name: StageName, stage: Stage) -> dict[str, float]:
         """Of the encoder before the first stage that trains it: it competes for the best, from a checkpoint."""
         with self.session.timed("evaluation"):
-            self.scores = self.score()
+            self.scores = self.scorer.score(self.position.step)
         if self.best.offer(self.scores, checkpoint_name(name, self.position)):
             checkpoint = self.save(name, stage)
             if rank() == 0:
                 self.checkpoints.mark_best(checkpoint)
         return self.scores
-
-    def score(self) -> dict[str, float]:
-        """Of the encoder as it is: on the test split where it has labels, and without them on training images."""
-        dataset = self.session.data.dataset
-        numbers: dict[str, float] = {}
-        if dataset.query is not None and dataset.gallery is not None:
-            numbers |= self.score_test().metrics()
-        own, train, step = dataset.validation, dataset.train, self.position.step
-        if own is not None and own.identities is not None:
-            people, identities = np.unique(own.identities, return_inverse=True)
-            labels = PseudoLabels(identities, float("nan"), len(people), 0)
-            numbers |= metrics_of(
-                validate(self.session.features(step)[rows_of(own, train)], labels, own.cameras), "validation_"
-            )
-        if self.ends is not None:
-            numbers |= split_half(self.session.features(step), self.ends).metrics("validation_tracklets_")
-        if self.session.labels is not None:
-            numbers |= metrics_of(
-                validate(self.session.features(step), self.session.labels, train.cameras), "label_agreement_"
-            )
-        return numbers
-
-    def score_test(self) -> Scores:
-        """On query and gallery, by the data set's protocol. A collective."""
-        dataset, encoder = self.session.data.dataset, self.session.networks.encoder
-        query, gallery = dataset.query, dataset.gallery
-        assert query is not None and gallery is not None
-        of_query, of_gallery = self.batches_of(query), self.batches_of(gallery)
-        with autocast(self.config.precision, self.session.device):
-            return evaluate(encoder, query, gallery, of_query, of_gallery, dataset.protocol)
 
     def score_best(self) -> Scores | None:
         """The best checkpoint on the test split; the last weights where no checkpoint was scored."""
@@ -257,12 +219,7 @@ class Loop:
         best = self.checkpoints.folder / self.best.name
         if self.best.name and best.is_dir():
             load_networks(best, self.session.networks)
-        return self.score_test()
-
-    def batches_of(self, split: Split) -> ExtractionLoader:
-        """This worker's shard of a split."""
-        data, size = self.config.data, self.config.eval.batch_size
-        return ExtractionLoader(open_images(split, data), data, size, self.session.shard)
+        return self.scorer.on_test()
 
     def save(self, name: StageName, stage: Stage) -> Path:
         """A complete checkpoint of the present position. A collective; the first worker writes."""
@@ -286,22 +243,11 @@ class Loop:
         if numbers:
             self.log.record(name, epoch, self.position.step, numbers)
 
-    def wishes(self) -> tuple[bool, bool]:
+    def asked(self) -> tuple[bool, bool]:
         """Whether any worker was asked to stop, and to save: all do so before the same batch."""
         mine = torch.tensor([self.hooks.stop(), self.hooks.save()], dtype=torch.float32)
         stop, save = (mine if world_size() == 1 else sum_over_workers(mine)).tolist()
         return bool(stop), bool(save)
-
-
-def metrics_of(scores: Scores | None, prefix: str) -> dict[str, float]:
-    """By the names of the run log; none where nothing could be scored."""
-    return {} if scores is None else scores.metrics(prefix)
-
-
-def rows_of(part: Split, whole: Split) -> np.ndarray:
-    """Rows of `whole` that hold the images of `part`, in its order: (len(part),) int64."""
-    place = {path: row for row, path in enumerate(whole.paths)}
-    return np.array([place[path] for path in part.paths], np.int64)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

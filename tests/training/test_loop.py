@@ -19,8 +19,9 @@ from jgcl_ray.data.samplers import Shard
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.training import worker
-from jgcl_ray.training.loop import Loop, Outcome
+from jgcl_ray.training.loop import Outcome
 from jgcl_ray.training.prepare import InProcess, open_folder, plan_run
+from jgcl_ray.training.scoring import Scorer
 from jgcl_ray.training.worker import STOP, clear, work
 
 VITAL = {"encoder_moved", "view_sharpness", "discriminator_margin", "view_rank1", "photo_rank1"}
@@ -79,8 +80,8 @@ def test_the_encoder_before_the_stage_competes_for_the_best(
 ) -> None:
     """Scored before the first batch, on the first epoch's labelling, and the best where training only harms."""
     falling = iter([0.9, 0.4])
-    score = Loop.score
-    monkeypatch.setattr(Loop, "score", lambda self: score(self) | {"mAP": next(falling)})
+    score = Scorer.score
+    monkeypatch.setattr(Scorer, "score", lambda self, step: score(self, step) | {"mAP": next(falling)})
     weights = undisturbed / "checkpoints" / "latest"
     recipe = ("run.stages=[joint]", "joint.recipe=cluster_contrast", "cluster_contrast.batches_per_epoch=1")
     by_test = ("eval.select_on=test", "eval.every=2")
