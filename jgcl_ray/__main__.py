@@ -18,6 +18,10 @@ COMMANDS = {
     "generate": ("jgcl_ray.generate", "Render the people on photos from other viewpoints."),
     "export": ("jgcl_ray.export", "Write an encoder as ONNX, torch.export, TorchScript or safetensors."),
     "tune": ("jgcl_ray.tune", "Sweep over settings, with many runs at a time on a Ray cluster."),
+    "pretrain": (
+        "jgcl_ray.pretrain",
+        "Make an encoder's weights from rendered people alone, such as the package's own.",
+    ),
     "walkers": ("jgcl_ray.data.walkers", "Render the synthetic benchmark."),
     "estimator": ("jgcl_ray.meshes.estimator", "Estimate the bodies of people on images, or train the estimator."),
     "projections": ("jgcl_ray.meshes.projections", "Render the mesh projections of given body parameters."),

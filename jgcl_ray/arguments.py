@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 
 LARGEST_SEED = 2**32 - 1
@@ -22,3 +23,14 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
         return number
 
     return parsed
+
+
+def positive(text: str) -> float:
+    """For argparse's `type`: a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number

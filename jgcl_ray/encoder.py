@@ -18,15 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from jgcl_ray.camera_means import Camera, CameraMeans
 from jgcl_ray.config import Config, EncoderConfig
@@ -37,13 +35,12 @@ from jgcl_ray.models import official
 from jgcl_ray.models.backbone import State
 from jgcl_ray.models.backbones import BACKBONES, backbone_of
 from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.models.encoder_files import METADATA, Card, read_card, read_header, read_tensors
 from jgcl_ray.models.weights import load_foreign, load_state, load_weights, read_state, torchreid_head
 from jgcl_ray.progress import tracked
-from jgcl_ray.stored_files import parse_json
 from jgcl_ray.training.checkpoint import BEST, LATEST, MANIFEST, config_of, read_manifest
 
 FOREIGN_SIZE = (256, 128)  # H, W of files that do not say: the usual ones of the field
-METADATA = "jgcl_ray.encoder"  # key in the header of an exported safetensors file: JSON of `Encoder.card`
 _READERS = min(8, os.cpu_count() or 1)
 
 # A file, an encoded image (bytes of a JPEG, PNG, ...) or a decoded one.
@@ -93,11 +90,11 @@ class Encoder:
         """An encoder from `path`, strictly; UserError where it is none.
 
         path: a run folder (its best checkpoint, else its latest), a checkpoint folder, a file of
-        `python -m jgcl_ray.export --format safetensors`, `id_*.pt` of the GCL authors, an OSNet of torchreid (the
-        embedding is torchreid's feature), or a ResNet under torchvision's names or an EfficientNet-lite0 under its
-        releases' (.pth or .safetensors; the pooled last map is the embedding). device: auto takes a GPU
-        where there is one. height, width: of the images; None: those of the training, 256 x 128 for files that do
-        not say. flip: embed image and mirror image, see above.
+        `python -m jgcl_ray.export --format safetensors` or `python -m jgcl_ray.pretrain encoder`, `id_*.pt` of the
+        GCL authors, an OSNet of torchreid (the embedding is torchreid's feature), or a ResNet under torchvision's
+        names or an EfficientNet-lite0 under its releases' (.pth or .safetensors; the pooled last map is the
+        embedding). device: auto takes a GPU where there is one. height, width: of the images; None: those of the
+        training, 256 x 128 for files that do not say. flip: embed image and mirror image, see above.
         """
         given = Path(path).expanduser()
         if given.is_dir():
@@ -134,9 +131,7 @@ class Encoder:
 
     def card(self) -> dict[str, Any]:
         """What `load` needs besides the weights, ready for JSON."""
-        wanted = {"backbone", "head", "embedding", "pooling", "separate_batch_norm"}
-        card = {"encoder": self.architecture.model_dump(include=wanted), "height": self.height, "width": self.width}
-        return card | {"resampling": self.resampling}
+        return Card(self.architecture, self.height, self.width, self.resampling).document()
 
     def embed(
         self,
@@ -272,12 +267,7 @@ def _from_checkpoint(checkpoint: Path) -> _Parts:
 def _from_file(path: Path) -> _Parts:
     if path.suffix != ".safetensors":
         return _from_state(read_state(path), path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    metadata, state = read_header(path), read_tensors(path)
     if METADATA in metadata:
         return _exported(state, metadata[METADATA], path)
     if (path.parent / MANIFEST).is_file() and path.name == "encoder.safetensors":
@@ -285,25 +275,11 @@ def _from_file(path: Path) -> _Parts:
     return _from_state(state, path)
 
 
-@dataclass(frozen=True)
-class _Card:
-    """`Encoder.card`, as it is read again."""
-
-    encoder: dict[str, Any]
-    height: Annotated[int, Field(ge=1)]
-    width: Annotated[int, Field(ge=1)]
-    resampling: Resampling = "bicubic"
-
-
-def _exported(state: State, card: str, path: Path) -> _Parts:
-    read = parse_json(card, _Card, f"{path}, its header {METADATA}", "export it again")
-    try:
-        architecture = EncoderConfig.model_validate(read.encoder | {"weights": "random"})
-    except ValidationError as error:
-        raise UserError(f"{path}: its header {METADATA} cannot be read ({error}); export it again") from None
-    module = IdentityEncoder(architecture)
+def _exported(state: State, text: str, path: Path) -> _Parts:
+    card = read_card(text, path)
+    module = IdentityEncoder(card.architecture)
     load_state(module, state, str(path))
-    return _Parts(module, architecture, (read.height, read.width), resampling=read.resampling)
+    return _Parts(module, card.architecture, (card.height, card.width), resampling=card.resampling)
 
 
 def _from_state(state: State, path: Path) -> _Parts:

@@ -21,10 +21,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from jgcl_ray.atomic import replacing
-from jgcl_ray.encoder import METADATA, Encoder
+from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.image_files import IMAGENET_MEAN, IMAGENET_STD
 from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.models.encoder_files import METADATA
 
 TOLERANCE = 1e-4  # on entries of unit vectors
 PREPROCESSING = "preprocessing"  # name of the JSON text in the file's metadata

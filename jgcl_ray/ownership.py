@@ -83,6 +83,11 @@ def is_estimator(path: Path) -> bool:
     return b'"command":"python -m jgcl_ray.meshes.estimator' in _head(path)
 
 
+def is_pretrained(path: Path) -> bool:
+    """Weights of jgcl_ray.pretrain."""
+    return b'"command":"python -m jgcl_ray.pretrain ' in _head(path)
+
+
 def is_saved_by_torch(path: Path) -> bool:
     """Anything of torch.save: whoever reads it before the work says the rest."""
     return _head(path).startswith(b"PK")

@@ -23,8 +23,9 @@ LAYERS = (
     "evaluation estimator_training",
     "training",
     "encoder",
-    "export_formats mlflow_model footage generation retrieval tuning diagnosis",
-    "train evaluate search generate export tune footage.__main__ data.walkers.__main__ meshes.estimator.__main__",
+    "export_formats mlflow_model footage generation retrieval tuning diagnosis pretraining",
+    "train pretrain evaluate search generate export tune footage.__main__ data.walkers.__main__ "
+    "meshes.estimator.__main__",
     "__main__ doctor __init__",
 )
 

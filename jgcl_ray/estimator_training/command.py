@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import shlex
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -15,8 +12,10 @@ from safetensors.torch import save_file
 
 from jgcl_ray.atomic import replacing
 from jgcl_ray.errors import UserError
+from jgcl_ray.estimator_training.cutouts import ensure_cutouts
 from jgcl_ray.estimator_training.train import Recipe, train, trained
 from jgcl_ray.meshes.estimator_network import EstimatorNetwork
+from jgcl_ray.models.origin import halved, origin
 from jgcl_ray.ownership import is_estimator, is_saved_by_torch
 from jgcl_ray.places import check_file
 
@@ -34,39 +33,41 @@ def train_weights(given: argparse.Namespace) -> None:
         torch.set_num_threads(given.threads)
     checkpoint, device = out.with_name(out.name + ".training"), torch.device(given.device)
     if given.workers > 1:
-        from jgcl_ray.estimator_training.on_ray import train_on_ray
+        from jgcl_ray.estimator_training.on_ray import Training, train_on_ray
 
-        train_on_ray(recipe, checkpoint, given.workers, device.type == "cuda", given.drawers, print)
+        if recipe.batch % given.workers:
+            raise UserError(f"--batch {recipe.batch} does not divide by --workers {given.workers}")
+        training = Training(render, lines, trained)
+        train_on_ray(training, recipe, checkpoint, given.workers, device.type == "cuda", given.drawers, print)
     else:
-        for progress in train(recipe, checkpoint, device, given.drawers):
-            print(progress.told(recipe.steps), flush=True)
+        for line in lines(recipe, checkpoint, device, given.drawers):
+            print(line, flush=True)
     network, seconds = trained(checkpoint, recipe)
     write_weights(network, out, made_of(recipe, given, seconds))
     checkpoint.unlink()
     print(out)
 
 
+def render(recipe: Recipe) -> None:
+    """The cut-outs that a recipe needs, into the cache."""
+    ensure_cutouts(recipe.figures, recipe.seed)
+
+
+def lines(recipe: Recipe, checkpoint: Path, device: torch.device, drawers: int) -> Iterator[str]:
+    """Train, and tell it."""
+    for progress in train(recipe, checkpoint, device, drawers):
+        yield progress.told(recipe.steps)
+
+
 def made_of(recipe: Recipe, given: argparse.Namespace, seconds: float) -> dict[str, str]:
     """The weights' origin, kept in their file."""
     arguments = [f"--{name} {getattr(recipe, name)}" for name in ("figures", "steps", "batch", "seed")]
     arguments += [f"--device {given.device}", f"--workers {given.workers}", f"--drawers {given.drawers}"]
-    return {
-        "command": " ".join(
-            ["python -m jgcl_ray.meshes.estimator train", *arguments, "--out", shlex.quote(given.out.name)]
-        ),
-        "recipe": json.dumps(vars(recipe)),
-        "minutes": f"{seconds / 60:.1f}",
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {given.device}, "
-        f"{torch.get_num_threads()} threads",
-        "versions": f"Python {sys.version.split()[0]}, torch {torch.__version__}",
-    }
+    command = ["python -m jgcl_ray.meshes.estimator train", *arguments, "--out", shlex.quote(given.out.name)]
+    return origin(" ".join(command), recipe, seconds, given.device)
 
 
 def write_weights(network: EstimatorNetwork, path: Path, metadata: dict[str, str]) -> None:
     """Convolutions and matrices in half precision; read by meshes.estimator.load_estimator."""
-    tensors = {
-        name: (tensor.half() if name.endswith("weight") and tensor.ndim > 1 else tensor).cpu().contiguous()
-        for name, tensor in network.state_dict().items()
-    }
     with replacing(path) as partial:
-        save_file(tensors, partial, metadata)
+        save_file(halved(network), partial, metadata)

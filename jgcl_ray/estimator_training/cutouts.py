@@ -6,6 +6,7 @@ Kept in shards under the cache, so that an interrupted rendering goes on and the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from jgcl_ray.data.walkers.figure import Figure, dress
 from jgcl_ray.data.walkers.people import Appearance, draw_people
 from jgcl_ray.data.walkers.photographer import Shot, cut_out
 from jgcl_ray.data.walkers.scenes import Scene, draw_scenes
+from jgcl_ray.data.walkers.wardrobe import creased, draw_street
 from jgcl_ray.estimator_training.skeleton import JOINTS
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.cameras import Camera
@@ -29,10 +31,8 @@ from jgcl_ray.meshes.walking_pose import MOVED, rotation_vectors
 from jgcl_ray.places import check_folder
 from jgcl_ray.stored_files import read_arrays
 
-REVISION = 1  # of the rendering: raised when the same arguments draw other cut-outs
 HEIGHT, WIDTH = 112, 80  # pixels of a cut-out
 MARGIN = 3  # pixels around the walker
-SIDES = 4  # of each figure, each from its own distance and elevation
 FIGURES = 60  # of a shard
 PATCH = (128, 64)  # pixels of a backdrop
 SCENE_PATCHES = 8  # of each camera's background
@@ -48,6 +48,26 @@ _ARRAYS = {  # of Cutouts, as read_arrays has them
     "backdrops": f"u P 3 {PATCH[0]} {PATCH[1]}",
 }
 _FIRST_SEED = 7_000_000  # far from the seeds of walkers' sets, so that no measured person is trained on
+
+
+@dataclass(frozen=True)
+class Casting:
+    """Who is cut out, and how often."""
+
+    name: str  # of the folder in the cache
+    revision: int  # raised when the same arguments draw other cut-outs
+    draw: Callable[[np.random.Generator, int], list[Appearance]]
+    poses: int  # of each figure, in clothes that are creased anew if it has several
+    sides: int  # of each pose, each from its own distance and elevation
+
+    @property
+    def cutouts(self) -> int:
+        """Of each figure, one after the other."""
+        return self.poses * self.sides
+
+
+WALKERS = Casting("estimator-cutouts", 1, draw_people, poses=1, sides=4)
+STREET = Casting("street-cutouts", 1, draw_street, poses=2, sides=4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,17 +87,17 @@ class Cutouts:
         return len(self.yaw)
 
 
-def ensure_cutouts(figures: int, seed: int, workers: int | None = None) -> Cutouts:
-    """SIDES cut-outs of each of `figures` walkers, from the cache or rendered into it over a Ray cluster.
+def ensure_cutouts(figures: int, seed: int, workers: int | None = None, casting: Casting = WALKERS) -> Cutouts:
+    """Cut-outs of `figures` walkers or a few more, from the cache or rendered into it over a Ray cluster.
 
-    `workers`: see farm.map_over_cluster.
+    Those of a figure, casting.cutouts of them, follow each other. `workers`: see farm.map_over_cluster.
     """
-    folder = cache_folder() / f"estimator-cutouts-seed{seed}-r{REVISION}"
+    folder = cache_folder() / f"{casting.name}-seed{seed}-r{casting.revision}"
     check_folder(folder, "cache (JGCL_RAY_CACHE)")
     folder.mkdir(parents=True, exist_ok=True)
     shards = [folder / f"{number:04d}.npz" for number in range(-(-figures // FIGURES))]
     missing = [number for number, shard in enumerate(shards) if not shard.is_file()]
-    map_over_cluster(partial(_render, folder, seed), missing, chunk_size=1, workers=workers, title="walkers")
+    map_over_cluster(partial(_render, folder, seed, casting), missing, chunk_size=1, workers=workers, title="walkers")
     return joined([read_shard(shard) for shard in shards])
 
 
@@ -93,19 +113,19 @@ def joined(shards: list[Cutouts]) -> Cutouts:
     )
 
 
-def render_shard(seed: int, number: int, figures: int = FIGURES) -> Cutouts:
+def render_shard(seed: int, number: int, figures: int = FIGURES, casting: Casting = WALKERS) -> Cutouts:
     """`figures` walkers of their own, in the light of scenes of their own; a pure function."""
     rng = np.random.default_rng(np.random.SeedSequence([_FIRST_SEED + seed, number]))
     scenes = draw_scenes(rng)
-    people = draw_people(rng, figures)
-    rows = [row for person in people for row in _cut_outs_of(person, scenes, rng)]
+    people = casting.draw(rng, figures)
+    rows = [row for person in people for row in _cut_outs_of(person, scenes, casting, rng)]
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return Cutouts(**arrays, backdrops=np.stack([_patch(s, rng) for s in scenes for _ in range(SCENE_PATCHES)]))
 
 
-def _render(folder: Path, seed: int, numbers: list[int]) -> None:
+def _render(folder: Path, seed: int, casting: Casting, numbers: list[int]) -> None:
     for number in numbers:
-        shard = render_shard(seed, number)
+        shard = render_shard(seed, number, casting=casting)
         with replacing(folder / f"{number:04d}.npz") as partial_file:
             np.savez(
                 partial_file,
@@ -114,7 +134,19 @@ def _render(folder: Path, seed: int, numbers: list[int]) -> None:
             )
 
 
-def _cut_outs_of(person: Appearance, scenes: list[Scene], rng: np.random.Generator) -> list[dict[str, Any]]:
+def _cut_outs_of(
+    person: Appearance, scenes: list[Scene], casting: Casting, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    found = []
+    for _ in range(casting.poses):
+        worn = creased(person, rng) if casting.poses > 1 else person
+        found += _cut_outs_of_pose(worn, scenes, casting.sides, rng)
+    return found
+
+
+def _cut_outs_of_pose(
+    person: Appearance, scenes: list[Scene], sides: int, rng: np.random.Generator
+) -> list[dict[str, Any]]:
     body = anny_body()
     # Carriers carry now, but some seconds later they do not: an image does not say who is a carrier.
     gait = draw_gait(rng, person.arms if rng.random() < 0.5 else str(rng.choice(ARMS)))
@@ -129,7 +161,7 @@ def _cut_outs_of(person: Appearance, scenes: list[Scene], rng: np.random.Generat
         "phenotypes": np.array(person.shape, np.float32),
     }
     found = []
-    for _ in range(SIDES):
+    for _ in range(sides):
         yaw, pitch = rng.uniform(-math.pi, math.pi), math.radians(48 * rng.beta(1.2, 2.2) - 4)
         shot = _shot(figure, yaw, pitch, rng)
         layer = cut_out(dressed, figure, person, _lit(scenes[rng.integers(len(scenes))], rng), shot)

@@ -1,10 +1,11 @@
-"""The mesh estimator's training on several Ray Train workers, each with its share of every batch."""
+"""A training on several Ray Train workers, each with its share of every batch."""
 
 from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,34 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from jgcl_ray.errors import UserError
-from jgcl_ray.estimator_training.cutouts import ensure_cutouts
-from jgcl_ray.estimator_training.train import Learner, Recipe, train
 from jgcl_ray.ray_cluster import ray_cluster
 
 RETRIES = 3  # times that the workers start anew from the checkpoint
 
 
+@dataclass(frozen=True)
+class Training:
+    """What is trained; its functions are named at the top of their modules, so that workers find them."""
+
+    render: Callable[[Any], object]  # recipe: the cut-outs, by all CPUs, before the workers take them
+    lines: Callable[[Any, Path, torch.device, int], Iterator[str]]  # recipe, checkpoint, device, drawers: trains
+    trained: Callable[[Path, Any], object]  # checkpoint, recipe: refuses a file of another recipe
+
+
 def train_on_ray(
-    recipe: Recipe, checkpoint: Path, workers: int, cuda: bool, drawers: int, tell: Callable[[str], None]
+    training: Training,
+    recipe: Any,
+    checkpoint: Path,
+    workers: int,
+    cuda: bool,
+    drawers: int,
+    tell: Callable[[str], None],
 ) -> None:
-    """As `train`, over a Ray cluster all of whose machines see `checkpoint` under this path."""
-    if recipe.batch % workers:
-        raise UserError(f"--batch {recipe.batch} does not divide by --workers {workers}")
+    """Trains over a Ray cluster all of whose machines see `checkpoint` under this path, and tells each line."""
     each = {"CPU": 1.0} | ({"GPU": 1.0} if cuda else {})
     if checkpoint.is_file():
-        Learner(recipe, torch.device("cpu")).load(checkpoint)  # a file of another recipe is refused here
-    ensure_cutouts(recipe.figures, recipe.seed)  # by all CPUs, before the workers take them
+        training.trained(checkpoint, recipe)
+    training.render(recipe)
     told, left = (checkpoint.with_name(checkpoint.name + suffix) for suffix in (".told", ".ray"))
     done = threading.Event()
     reader = threading.Thread(target=_follow, args=(told, tell, done), daemon=True)
@@ -40,7 +52,13 @@ def train_on_ray(
                 raise UserError(f"--workers {workers} x 1 {kind}, and the Ray cluster has {there:g}")
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"recipe": recipe, "checkpoint": checkpoint, "drawers": drawers, "told": told},
+            train_loop_config={
+                "training": training,
+                "recipe": recipe,
+                "checkpoint": checkpoint,
+                "drawers": drawers,
+                "told": told,
+            },
             torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=cuda, resources_per_worker=each),
             run_config=RunConfig(
@@ -59,10 +77,10 @@ def train_on_ray(
 
 
 def _worker(given: Mapping[str, Any]) -> None:
-    recipe: Recipe = given["recipe"]
-    for progress in train(recipe, given["checkpoint"], ray.train.torch.get_device(), given["drawers"]):
+    training: Training = given["training"]
+    for line in training.lines(given["recipe"], given["checkpoint"], ray.train.torch.get_device(), given["drawers"]):
         with given["told"].open("a", encoding="utf-8") as file:
-            file.write(progress.told(recipe.steps) + "\n")
+            file.write(line + "\n")
 
 
 def _follow(told: Path, tell: Callable[[str], None], done: threading.Event) -> None:

@@ -17,6 +17,7 @@ from jgcl_ray.config import (
     Config,
     ContrastSchedule,
     DataConfig,
+    EncoderConfig,
     MeshesConfig,
     PseudoLabelsConfig,
     load_config,
@@ -35,8 +36,9 @@ from jgcl_ray.meshes.estimator import WEIGHTS, load_estimator
 from jgcl_ray.meshes.projections import open_projections
 from jgcl_ray.mlflow_mirror import ARTIFACTS, CARD, METRICS, MODEL, PICTURES, RunCard, masked
 from jgcl_ray.models.batch_norm import synchronise_statistics
-from jgcl_ray.models.networks import build_networks
-from jgcl_ray.models.weights import load_foreign, load_weights, read_state
+from jgcl_ray.models.encoder_files import check_fits, load_encoder
+from jgcl_ray.models.networks import Networks, build_networks
+from jgcl_ray.models.weights import load_foreign, read_state
 from jgcl_ray.progress import tracked
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
 from jgcl_ray.run_log import read_records
@@ -132,6 +134,9 @@ def plan_run(config: Config) -> Plan:
             f"run.stages={','.join(config.run.stages)}, warmup.mode={config.warmup.mode}: the encoder would start "
             "random; give a checkpoint by run.init_from, ImageNet weights by encoder.weights=imagenet, or a warm-up"
         )
+    start = config.run.init_from
+    if start is not None and start.suffix == ".safetensors" and start.is_file():
+        check_fits(start, config.encoder, f"run.init_from={start}")
     check_limits(config, dataset.train, None if source is None else source.train)
     learnt_from = {"train": dataset.train} | ({} if source is None else {"source": source.train})
     return Plan(config, dataset, source, pack({name: ImageListing.of(split) for name, split in learnt_from.items()}))
@@ -243,15 +248,8 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     networks = build_networks(config)
-    if config.run.init_from is not None and config.run.init_from.is_file():
-        if config.run.init_from.suffix == ".safetensors":
-            load_weights(networks.encoder, config.run.init_from)
-        else:
-            load_foreign(
-                networks.encoder, config.encoder, read_state(config.run.init_from), str(config.run.init_from)
-            )
-    elif config.run.init_from is not None:
-        load_networks(config.run.init_from, networks)
+    if config.run.init_from is not None:
+        _start_from(config.run.init_from, networks, config.encoder)
     if config.scaling.sync_batch_norm:
         synchronise_statistics(networks.encoder)
     for _, module in networks.named():
@@ -272,6 +270,16 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
     )
     optimisers = build_optimisers(networks, config.optim, config.warmup, _joint_schedule(config))
     return Session(config, data, networks, optimisers, clusterer, device, shard)
+
+
+def _start_from(path: Path, networks: Networks, config: EncoderConfig) -> None:
+    """The weights of run.init_from."""
+    if not path.is_file():
+        load_networks(path, networks)
+    elif path.suffix == ".safetensors":
+        load_encoder(networks.encoder, config, path, f"run.init_from={path}")
+    else:
+        load_foreign(networks.encoder, config, read_state(path), str(path))
 
 
 def stage(plan: Plan, first: bool) -> Plan:

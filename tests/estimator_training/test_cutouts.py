@@ -9,11 +9,20 @@ import numpy as np
 import pytest
 
 from jgcl_ray.estimator_training import cutouts as module
-from jgcl_ray.estimator_training.cutouts import HEIGHT, SIDES, WIDTH, Cutouts, ensure_cutouts, render_shard
+from jgcl_ray.estimator_training.cutouts import (
+    HEIGHT,
+    STREET,
+    WALKERS,
+    WIDTH,
+    Casting,
+    Cutouts,
+    ensure_cutouts,
+    render_shard,
+)
 
 
 def test_walkers_fill_their_cut_outs(cutouts: Cutouts) -> None:
-    assert len(cutouts) == 4 * SIDES and cutouts.layers.shape == (4 * SIDES, 5, HEIGHT, WIDTH)
+    assert len(cutouts) == 4 * WALKERS.cutouts and cutouts.layers.shape == (4 * WALKERS.cutouts, 5, HEIGHT, WIDTH)
     colour, alpha, mask = cutouts.layers[:, :3], cutouts.layers[:, 3], cutouts.layers[:, 4]
     assert (colour.max(axis=1) <= alpha).all()  # premultiplied
     dressed, bare = alpha > 127, mask > 127
@@ -46,16 +55,24 @@ def test_rendering_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(module, "FIGURES", 1)
     rendered: list[int] = []
 
-    def render(seed: int, number: int) -> Cutouts:
+    def render(seed: int, number: int, casting: Casting) -> Cutouts:
         rendered.append(number)
         if len(rendered) == 2:
             raise KeyboardInterrupt
-        return render_shard(seed, number, figures=1)
+        return render_shard(seed, number, 1, casting)
 
     monkeypatch.setattr(module, "render_shard", render)
     with pytest.raises(KeyboardInterrupt):
         ensure_cutouts(2, seed=5, workers=0)
     found = ensure_cutouts(2, seed=5, workers=0)
-    assert rendered == [0, 1, 1] and len(found) == 2 * SIDES
+    assert rendered == [0, 1, 1] and len(found) == 2 * WALKERS.cutouts
     ensure_cutouts(2, seed=5, workers=0)
     assert rendered == [0, 1, 1]
+
+
+def test_people_of_the_street_stand_in_two_poses_and_in_folds_of_their_own() -> None:
+    street = render_shard(seed=3, number=0, figures=1, casting=STREET)
+    assert len(street) == STREET.cutouts == 8
+    np.testing.assert_array_equal(street.pose[0], street.pose[3])
+    assert not np.array_equal(street.pose[3], street.pose[4])
+    np.testing.assert_array_equal(street.phenotypes[0], street.phenotypes[7])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jgcl_ray.data.walkers.figure import BAG, BODY, HAIR, HEADWEAR, SKIRT, hair_region
-from jgcl_ray.data.walkers.people import Appearance, Cloth, Color
+from jgcl_ray.data.walkers.people import NOISY_PATTERNS, Appearance, Cloth, Color
 from jgcl_ray.data.walkers.surface import ANKLE, FIELDS, HIP, WAIST
 
 _LEG = HIP - ANKLE
@@ -51,7 +51,7 @@ def albedo(person: Appearance, fields: np.ndarray, part: np.ndarray) -> np.ndarr
     flap = bag & (np.abs(at("z") - 0.33) < 0.012)
     colors[flap] = np.multiply(person.bag_color, 0.55)
     body = (part == BODY) | (part == SKIRT)
-    colors[body] *= _folds(at)[body, None]
+    colors[body] *= _folds(person, at)[body, None]
     return np.clip(colors, 0, 1)
 
 
@@ -129,6 +129,7 @@ def _paint_emblem(
         "disc": x**2 + height**2 < 0.085**2,
         "triangle": (height > -0.08) & (np.abs(x) < 0.10 - (height + 0.08) * 0.6),
         "text": (np.abs(height) < 0.035) & (np.abs(x) < 0.11) & (np.mod(x, 0.045) < 0.032),
+        "print": (np.abs(height + 0.03) < 0.1) & (np.abs(x) < 0.11) & (_noise(x, 0 * x, z, 0.07, color[0] * 40) > 0),
     }
     colors[where & shapes[emblem]] = color
 
@@ -163,15 +164,43 @@ def _cloth(cloth: Cloth, at: _Points, across: np.ndarray | None = None) -> np.nd
         mix = (np.mod(first, period) - period / 2) ** 2 + (np.mod(around, period) - period / 2) ** 2 < (
             period / 3.2
         ) ** 2
+    elif cloth.pattern in NOISY_PATTERNS:
+        mix = _noisy(cloth, first, around, at)
     else:
         mix = np.zeros_like(x)
     weight = np.asarray(mix, np.float32)[:, None]
     return (1 - weight) * np.array(cloth.color, np.float32) + weight * np.array(cloth.second, np.float32)
 
 
-def _folds(at: _Points) -> np.ndarray:
+def _noisy(cloth: Cloth, first: np.ndarray, around: np.ndarray, at: _Points) -> np.ndarray:
+    """Share of the second colour at each point, (P,), of one of NOISY_PATTERNS."""
+    x, y, z = at("x"), at("y"), at("z")
+    if cloth.pattern == "plaid":
+        shift = 0.1 * cloth.phase
+        bands = [np.mod((line + shift) / cloth.scale, 1) for line in (first, around)]
+        broad, narrow = (np.sum([band < width for band in bands], axis=0) for width in (0.45, 0.12))
+        return np.asarray(0.35 * broad + 0.15 * narrow)
+    if cloth.pattern == "denim":
+        worn = np.clip(1 - np.abs(z + 0.25) / 0.2, 0, 1) * np.clip(1 - np.abs(np.abs(x) - 0.1) / 0.07, 0, 1) * (y < 0)
+        return np.clip(0.6 * worn + 0.1 * _noise(x, y, z, cloth.scale, cloth.phase), 0, 1)
+    noise = _noise(x, y, z, cloth.scale, cloth.phase)
+    return noise > 0.25 if cloth.pattern == "blotches" else np.clip(0.25 + 0.5 * noise, 0, 1)
+
+
+def _noise(x: np.ndarray, y: np.ndarray, z: np.ndarray, period: float, phase: float) -> np.ndarray:
+    """Smooth blotches of about half a period, (P,), mostly in [-1, 1]; `phase` moves and reshapes them."""
+    total = np.zeros_like(x)
+    for wave in range(5):
+        turn = 2.4 * wave + phase
+        along = np.cos(turn) * x + np.sin(1.7 * turn) * y + np.sin(turn) * z
+        total += np.sin(2 * np.pi * along / period * (0.7 + 0.2 * wave) + 3 * turn + np.sin(total))
+    return total / 2
+
+
+def _folds(person: Appearance, at: _Points) -> np.ndarray:
     """Folds of the cloth as slow changes of brightness, (P,)."""
     x, y, z, arm = at("x"), at("y"), at("z"), at("arm")
+    x, z = x + person.crease_phase, z + person.crease_phase
     wave = np.sin(31 * z + 9 * x + 4 * np.sin(17 * y)) + np.sin(23 * x - 13 * z + 40 * arm) + np.sin(47 * z - 29 * y)
     skin = (at("is_head") > 0.4) | (at("is_hand") > 0.4)
-    return np.where(skin, 1.0, 1 + 0.045 * wave).astype(np.float32)
+    return np.where(skin, 1.0, 1 + 0.045 * person.creases * wave).astype(np.float32)

@@ -14,6 +14,7 @@ import numpy as np
 Color = tuple[float, float, float]  # sRGB in [0, 1]
 
 PATTERNS = ("plain", "stripes", "pinstripes", "checks", "gradient", "blocks", "dots")
+NOISY_PATTERNS = ("plaid", "blotches", "heather", "denim")  # of wardrobe.py's people, no walkers'
 LOOK_ALIKE_SHARE = 0.6  # of the walkers that stand in a group
 LOOK_ALIKE_SIZES = (2, 3, 4)
 
@@ -22,10 +23,11 @@ LOOK_ALIKE_SIZES = (2, 3, 4)
 class Cloth:
     """What a garment is made of."""
 
-    pattern: str  # one of PATTERNS
+    pattern: str  # one of PATTERNS or NOISY_PATTERNS
     color: Color
     second: Color
     scale: float  # period of the pattern, metres
+    phase: float = 0.0  # what tells one noisy pattern from another of the same scale
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Upper:
     thickness: float  # how far it stands off the body, metres
     open_width: float  # half width of the strip that an open front shows, 0 if closed
     inner: Color  # seen in that strip
-    emblem: str  # none | bar | disc | triangle | text, on the chest
+    emblem: str  # none | bar | disc | triangle | text | print, on the chest
     emblem_color: Color
     back_emblem: str  # on the back
     belt: bool
@@ -74,6 +76,8 @@ class Appearance:
     boots: float  # height of the shaft above the ankle, metres
     bag: str  # none | rucksack | shoulder | tote
     bag_color: Color
+    creases: float = 1.0  # how deep the folds of the clothes are
+    crease_phase: float = 0.0  # where they lie
 
 
 _CLOTH_COLORS: tuple[Color, ...] = (
@@ -122,11 +126,16 @@ _HAIR_COLORS: tuple[Color, ...] = (
 )
 
 
-def draw_people(rng: np.random.Generator, count: int) -> list[Appearance]:
-    """`count` walkers, LOOK_ALIKE_SHARE of them in groups that differ in one attribute only."""
+def draw_people(
+    rng: np.random.Generator, count: int, draw: Callable[[np.random.Generator], Appearance] | None = None
+) -> list[Appearance]:
+    """`count` walkers, LOOK_ALIKE_SHARE of them in groups that differ in one attribute only.
+
+    draw: how one is drawn; None: `draw_person`.
+    """
     people: list[Appearance] = []
     while len(people) < count:
-        first = _draw_person(rng)
+        first = (draw or draw_person)(rng)
         people.append(first)
         if rng.random() < _group_probability():
             size = min(int(rng.choice(LOOK_ALIKE_SIZES)) - 1, count - len(people))
@@ -141,7 +150,8 @@ def _group_probability() -> float:
     return LOOK_ALIKE_SHARE / (LOOK_ALIKE_SHARE + mean * (1 - LOOK_ALIKE_SHARE))
 
 
-def _draw_person(rng: np.random.Generator) -> Appearance:
+def draw_person(rng: np.random.Generator) -> Appearance:
+    """A walker of the sets."""
     female = rng.random() < 0.5
     child = rng.random() < 0.06
     gender = np.clip(rng.normal(0.92 if female else 0.08, 0.08), 0, 1)

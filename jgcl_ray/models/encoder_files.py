@@ -1,0 +1,104 @@
+"""Files of an encoder whose header says what it is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from jgcl_ray.config import EncoderConfig
+from jgcl_ray.errors import UserError
+from jgcl_ray.image_files import Resampling
+from jgcl_ray.models.backbone import State
+from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.models.origin import unpacked
+from jgcl_ray.models.weights import complete_batch_norm, load_state
+from jgcl_ray.stored_files import parse_json
+
+METADATA = "jgcl_ray.encoder"  # key in the header of a safetensors file: JSON of an encoder's card
+_PARTS = ("backbone", "head", "embedding", "pooling", "separate_batch_norm")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What an encoder is built from, and the images it expects."""
+
+    architecture: EncoderConfig
+    height: int  # pixels
+    width: int  # pixels
+    resampling: Resampling = "bicubic"
+
+    def document(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        wanted = self.architecture.model_dump(include=set(_PARTS))
+        return {
+            "encoder": wanted,
+            "height": self.height,
+            "width": self.width,
+            "resampling": self.resampling,
+        }
+
+
+@dataclass(frozen=True)
+class _Document:
+    """`Card.document`, as it is read again."""
+
+    encoder: dict[str, Any]
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    resampling: Resampling = "bicubic"
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; UserError where it is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file, unpacked where they are; UserError where it is none."""
+    try:
+        return unpacked(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def read_card(text: str, path: Path) -> Card:
+    """What the header of `path` holds under METADATA."""
+    read = parse_json(text, _Document, f"{path}, its header {METADATA}", "export it again")
+    try:
+        architecture = EncoderConfig.model_validate(read.encoder | {"weights": "random"})
+    except ValidationError as error:
+        raise UserError(f"{path}: its header {METADATA} cannot be read ({error}); export it again") from None
+    return Card(architecture, read.height, read.width, read.resampling)
+
+
+def check_fits(path: Path, config: EncoderConfig, option: str) -> None:
+    """UserError where `path` says that it holds another encoder than the config's."""
+    text = read_header(path).get(METADATA)
+    if text is None:
+        return
+    held = read_card(text, path).architecture
+    wrong = [name for name in _PARTS[:-1] if getattr(held, name) != getattr(config, name)]
+    if held.head == "pool" and "embedding" in wrong:
+        wrong.remove("embedding")  # no part of it
+    if wrong:
+        settings = " ".join(f"encoder.{name}={getattr(held, name)}" for name in wrong)
+        raise UserError(f"{option} holds another encoder than the configuration's; to start from it set {settings}")
+
+
+def load_encoder(encoder: IdentityEncoder, config: EncoderConfig, path: Path, option: str) -> None:
+    """Weights of this package into an encoder of the same kind, strictly.
+
+    Where the file lacks the statistics of generated images they start from those of real ones.
+    """
+    check_fits(path, config, option)
+    state: State = read_tensors(path)
+    load_state(encoder, complete_batch_norm(encoder, state) if METADATA in read_header(path) else state, str(path))

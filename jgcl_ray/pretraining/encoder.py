@@ -1,0 +1,207 @@
+"""Trains an identity encoder on rendered people: batches drawn by one process, learnt from by another."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from jgcl_ray.atomic import replacing
+from jgcl_ray.distributed import all_reduce_gradients, broadcast_module, rank, world_size
+from jgcl_ray.errors import UserError
+from jgcl_ray.estimator_training.cutouts import STREET, Cutouts, ensure_cutouts
+from jgcl_ray.image_files import IMAGENET_MEAN, IMAGENET_STD
+from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.models.weights import read_saved
+from jgcl_ray.pretraining.losses import identity_losses
+from jgcl_ray.pretraining.pictures import Drawing, IdentityBatch, draw_identities
+from jgcl_ray.pretraining.recipe import EncoderRecipe
+from jgcl_ray.stored_files import in_short
+from jgcl_ray.training.precision import computes_bf16
+
+CHECKPOINT_SECONDS = 60
+_REMEDY = "delete it, the training begins anew"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of a training, after a step."""
+
+    step: int
+    share: float  # of the training
+    seconds: float  # since the first step, pauses not counted
+    images_per_second: float
+    terms: dict[str, float]
+    right: float  # share of the batch whose nearest picture by another camera shows the same person
+
+    def told(self, recipe: EncoderRecipe) -> str:
+        """As a line."""
+        terms = ", ".join(f"{name} {term:.3f}" for name, term in self.terms.items())
+        length = f" of {recipe.steps:,}" if recipe.steps is not None else f", {self.share:.0%}"
+        return (
+            f"step {self.step:,}{length}, {self.images_per_second:.0f} pictures/s, rank-1 of the batch "
+            f"{self.right:.2f}; {terms}"
+        )
+
+
+def train(recipe: EncoderRecipe, checkpoint: Path, device: torch.device, drawers: int = 1) -> Iterator[Progress]:
+    """Train, or go on from `checkpoint`; that is written once a minute, and at the end, when it holds the result.
+
+    Yields whenever it is. `drawers`: processes that draw pictures. A recipe of so many steps gives the same weights,
+    interrupted or not, on one machine with the same number of threads. Within a process group, which needs such a
+    recipe, each worker draws and learns from a share of every batch's people; the first one writes and yields.
+    """
+    learner = Learner(recipe, device)
+    if checkpoint.is_file():
+        learner.load(checkpoint)
+    # Workers hold the cluster's CPUs: what their machine lacks each of them renders by itself.
+    given = ensure_cutouts(recipe.figures, recipe.seed, 0 if world_size() > 1 else None, STREET)
+    broadcast_module(learner.network)
+    loader = DataLoader(
+        _Batches(given, recipe, learner.step),
+        batch_size=None,
+        num_workers=drawers,
+        prefetch_factor=4,
+        multiprocessing_context="fork",
+    )
+    first, before = learner.step, learner.seconds
+    told = since = time.monotonic()
+    for batch in loader if learner.share < 1 else ():
+        terms, right = learner.learn(batch)
+        now = time.monotonic()
+        learner.seconds = before + now - since
+        if rank() == 0 and (now - told >= CHECKPOINT_SECONDS or learner.share >= 1):
+            learner.save(checkpoint)
+            speed = (learner.step - first) * recipe.people * recipe.images / (now - since)
+            numbers = {name: float(term) for name, term in terms.items()}
+            yield Progress(learner.step, learner.share, learner.seconds, speed, numbers, float(right))
+            told = now
+        if learner.share >= 1:
+            break
+
+
+def trained(checkpoint: Path, recipe: EncoderRecipe) -> tuple[IdentityEncoder, float]:
+    """The encoder in a checkpoint, and the seconds that it took."""
+    learner = Learner(recipe, torch.device("cpu"))
+    learner.load(checkpoint)
+    return learner.network.encoder, learner.seconds
+
+
+class _Network(nn.Module):
+    """The encoder, and a direction for each figure."""
+
+    def __init__(self, recipe: EncoderRecipe) -> None:
+        super().__init__()
+        self.encoder = IdentityEncoder(recipe.architecture)
+        self.classifier = nn.Parameter(0.01 * torch.randn(recipe.identities, self.encoder.embedding_width))
+
+
+class Learner:
+    """The network and its optimiser."""
+
+    def __init__(self, recipe: EncoderRecipe, device: torch.device) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.device, self.step, self.seconds = recipe, device, 0, 0.0
+        self.network = _Network(recipe).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimiser = torch.optim.Adam(
+            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+
+    @property
+    def share(self) -> float:
+        """Of the training that is done."""
+        return self.recipe.share(self.step, self.seconds)
+
+    @cached_property
+    def _normal(self) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(value, device=self.device) for value in (IMAGENET_MEAN, IMAGENET_STD))
+        return mean.view(1, 3, 1, 1), std.view(1, 3, 1, 1)
+
+    def learn(self, batch: IdentityBatch) -> tuple[dict[str, Tensor], Tensor]:
+        """One step; the terms before it, and the share whose nearest picture by another camera is the person's."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.recipe.learning_rate * _schedule(self.share)
+        mean, std = self._normal
+        pictures = (batch.pictures.to(self.device) - mean) / std
+        identities = batch.identities.to(self.device)
+        self.network.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=computes_bf16(self.device)):
+            found = self.network.encoder(pictures.contiguous(memory_format=torch.channels_last))
+        terms = identity_losses(found.embedding, identities, self.network.classifier, self.recipe)
+        loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            shown = ", ".join(f"{name} {float(term):.3g}" for name, term in terms.items())
+            raise UserError(
+                f"the loss at step {self.step} is not finite ({shown}); train with another --seed or more --people"
+            )
+        self._optimiser.zero_grad()
+        loss.backward()
+        all_reduce_gradients(self.network.parameters())
+        self._optimiser.step()
+        self.step += 1
+        return {name: term.detach() for name, term in terms.items()}, _right(found.embedding.detach(), batch)
+
+    def save(self, path: Path) -> None:
+        """Write the state of the training; the file is whole as soon as it bears its name."""
+        with replacing(path) as partial, partial.open("wb") as file:
+            torch.save(self._state(), file)
+
+    def load(self, path: Path) -> None:
+        """Go on from there; UserError for a file of another recipe, or a damaged one."""
+        state = read_saved(path, self.device, _REMEDY)
+        if absent := self._state().keys() - state.keys():
+            raise UserError(f"{path}: damaged (no {', '.join(sorted(absent))}); {_REMEDY}")
+        if state["recipe"] != vars(self.recipe):
+            raise UserError(
+                f"{path} is of another training, {state['recipe']}: give --out another file, or delete it"
+            )
+        try:
+            self.network.load_state_dict(state["network"])
+            self._optimiser.load_state_dict(state["optimiser"])
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(f"{path}: damaged ({in_short(error)}); {_REMEDY}") from None
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "recipe": dict(vars(self.recipe)),
+            "network": self.network.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+
+
+class _Batches(IterableDataset[IdentityBatch]):
+    def __init__(self, given: Cutouts, recipe: EncoderRecipe, start: int) -> None:
+        self._given, self._recipe, self._start = given, recipe, start
+        self._rank, self._workers = rank(), world_size()  # of the process that learns
+        shape = (recipe.height, recipe.width)
+        self._drawing = Drawing(STREET.cutouts, recipe.people // self._workers, recipe.images, shape)
+
+    def __iter__(self) -> Iterator[IdentityBatch]:
+        drawer, recipe = get_worker_info(), self._recipe
+        mine, drawers = (0, 1) if drawer is None else (drawer.id, drawer.num_workers)
+        for step in itertools.count(self._start + mine, drawers):  # the loader takes turns
+            number = step * self._workers + self._rank
+            yield draw_identities(self._given, self._drawing, recipe.seed, number, min(1.0, step / recipe.easy))
+
+
+def _right(embeddings: Tensor, batch: IdentityBatch) -> Tensor:
+    unit, cameras = nn.functional.normalize(embeddings.float().cpu(), dim=1), batch.cameras
+    nearest = (unit @ unit.T).masked_fill(cameras[:, None] == cameras, -torch.inf).argmax(1)
+    return (batch.identities[nearest] == batch.identities).float().mean()
+
+
+def _schedule(share: float) -> float:
+    """Of the learning rate, at a share of the training."""
+    return min(share / 0.05, 1.0) * 0.5 * (1 + math.cos(math.pi * share)) + 1e-4

@@ -1,0 +1,116 @@
+"""P x K batches of people: the same person before K cameras, which all others of the batch have stood before, too.
+
+A camera lends its light, its colours and its backdrops to everybody, so that they tell nobody apart. Every batch is a
+pure function of the cut-outs, a seed and its number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from jgcl_ray.estimator_training.cutouts import SCENE_PATCHES, Cutouts
+from jgcl_ray.estimator_training.pasting import (
+    Shape,
+    backgrounds,
+    cut,
+    developed,
+    filmed,
+    hidden,
+    others,
+    paste,
+    shadows,
+    tints,
+    windows,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class IdentityBatch:
+    """B = K x P pictures, camera by camera, and who is on them."""
+
+    pictures: Tensor  # (B, 3, H, W) sRGB in [0, 1]
+    identities: Tensor  # (B,) int64
+    cameras: Tensor  # (B,) int64
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a batch is drawn by."""
+
+    cutouts: int  # of each figure, one after the other
+    people: int  # P, even
+    cameras: int  # K, at most `cutouts`
+    shape: Shape
+
+
+def draw_identities(given: Cutouts, drawing: Drawing, seed: int, number: int, hardness: float = 1.0) -> IdentityBatch:
+    """The batch of this number, on the CPU. Of hardness 0: sharp, with nobody and nothing else in the way."""
+    rng = np.random.default_rng([seed, number])
+    noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    people, cameras, shape = drawing.people, drawing.cameras, drawing.shape
+    identities = _neighbours(len(given) // drawing.cutouts, people, rng)
+    chosen = np.stack([rng.permutation(drawing.cutouts)[:cameras] for _ in identities], axis=1)
+    rows, size = (identities * drawing.cutouts + chosen).ravel(), people * cameras
+    flip = rng.random(size) < 0.5
+    window = _loosened(windows(given.box[rows], rng), rng)
+    layers = cut(given, rows, window, flip, shape)
+    proportions = torch.from_numpy((window[:, 2] - window[:, 0]) / (window[:, 3] - window[:, 1])).float()
+
+    scenes = np.repeat(rng.integers(len(given.backdrops) // SCENE_PATCHES, size=cameras), people)
+    backdrops = scenes * SCENE_PATCHES + rng.integers(SCENE_PATCHES, size=size)
+    crops = backgrounds(given, size, rng, noise, shape, backdrops) * shadows(
+        given.box[rows], window, flip, rng, shape
+    )
+    crops = paste(others(given, size, window, rng, shape), crops, rng.random(size) < 0.3 * hardness)
+    crops = paste(developed(layers[:, :4], rng, dark=0.0), crops, np.ones(size, bool))
+    crops = paste(others(given, size, window, rng, shape), crops, rng.random(size) < 0.1 * hardness)
+    crops = hidden(_shaded(crops, rng, noise), 0.16 * hardness, rng)
+    crops = filmed(_by_cameras(crops, cameras, rng), proportions, hardness, rng, noise)
+    whose, taken_by = np.tile(identities, cameras), np.repeat(np.arange(cameras), people)
+    return IdentityBatch(crops, torch.from_numpy(whose), torch.from_numpy(taken_by))
+
+
+def _neighbours(figures: int, people: int, rng: np.random.Generator) -> np.ndarray:
+    """Figures in pairs, (P,): look-alikes follow each other, so many a pair are two of them."""
+    pairs = rng.permutation(figures // 2)[: people // 2]
+    return (2 * pairs[:, None] + [0, 1]).ravel()
+
+
+def _loosened(window: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Boxes as carelessly drawn as many a detector's: too wide or too narrow, and beside the middle; (B, 4)."""
+    middle, half = (window[:, :2] + window[:, 2:]) / 2, (window[:, 2:] - window[:, :2]) / 2
+    careless = rng.random((len(window), 1)) < 0.5
+    growth = np.where(careless, np.exp(rng.uniform(-0.12, 0.3, (len(window), 2))), 1.0)
+    middle = middle + careless * half * rng.normal(0, 0.12, (len(window), 2)) * [1.0, 0.5]
+    return np.concatenate([middle - half * growth, middle + half * growth], axis=1)
+
+
+def _shaded(crops: Tensor, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+    """Shade of trees and roofs, on some deep, and light that falls from above, slow over the picture."""
+    size = len(crops)
+    strength = torch.from_numpy(rng.uniform(0, 0.3, (size, 1, 1, 1))).float()
+    slow = functional.interpolate(
+        torch.randn((size, 1, 4, 2), generator=noise), crops.shape[2:], mode="bilinear", align_corners=True
+    )
+    return (crops * torch.exp(strength * slow)).clamp(0, 1)
+
+
+def _by_cameras(crops: Tensor, cameras: int, rng: np.random.Generator) -> Tensor:
+    """Gamma, saturation, contrast, tint and offset of each camera, a little different from picture to picture."""
+    people = len(crops) // cameras
+
+    def drawn(low: float, high: float, spread: float) -> Tensor:
+        of_cameras = np.repeat(rng.uniform(low, high, cameras), people)
+        return torch.from_numpy(of_cameras + rng.normal(0, spread, len(crops))).float().view(-1, 1, 1, 1)
+
+    crops = crops.clamp(1e-4, 1) ** drawn(0.7, 1.35, 0.06)
+    grey = crops.mean(1, keepdim=True)
+    crops = grey + drawn(0.3, 1.7, 0.05) * (crops - grey)
+    mean = crops.mean((1, 2, 3), keepdim=True)
+    tint = tints(cameras, rng, 0.12).repeat_interleave(people, 0) * tints(len(crops), rng, 0.03)
+    return ((mean + drawn(0.6, 1.4, 0.05) * (crops - mean)) * tint + drawn(-0.1, 0.1, 0.03)).clamp(0, 1)

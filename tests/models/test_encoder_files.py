@@ -1,0 +1,47 @@
+"""Files that say what their encoder is built from, as starts of runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from jgcl_ray.config import EncoderConfig
+from jgcl_ray.errors import UserError
+from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.models.encoder_files import METADATA, Card, check_fits, load_encoder
+from jgcl_ray.models.origin import packed
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ARCHITECTURE = EncoderConfig(backbone="osnet_x0_25", head="pool", weights="random", separate_batch_norm=False)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "mine.safetensors"
+    card = json.dumps(Card(ARCHITECTURE, 48, 24).document())
+    save_file(packed(IdentityEncoder(ARCHITECTURE)), path, {METADATA: card})
+    return path
+
+
+def test_an_encoder_with_statistics_for_generated_images_starts_from_a_file_without(file: Path) -> None:
+    config = ARCHITECTURE.model_copy(update={"separate_batch_norm": True})
+    encoder = IdentityEncoder(config)
+    load_encoder(encoder, config, file, "X")
+    state = encoder.state_dict()
+    generated = [name for name in state if name.endswith("generated_mean")]
+    assert generated
+    for name in generated:
+        assert torch.equal(state[name], state[name.replace("generated", "running")])
+
+
+def test_another_encoder_is_told_what_to_set(file: Path) -> None:
+    check_fits(file, ARCHITECTURE.model_copy(update={"embedding": 7, "separate_batch_norm": True}), "X")
+    wanted = EncoderConfig(backbone="resnet18", weights="random")
+    said = "^X holds another encoder .* set encoder.backbone=osnet_x0_25 encoder.head=pool$"
+    with pytest.raises(UserError, match=said):
+        load_encoder(IdentityEncoder(wanted), wanted, file, "X")
