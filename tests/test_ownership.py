@@ -29,6 +29,7 @@ from jgcl_ray.footage import __main__ as footage
 from jgcl_ray.footage.summary import check_tables, write_summary, write_tables
 from jgcl_ray.image_files import write_picture
 from jgcl_ray.meshes.body_parameters import read_body_parameters, write_body_parameters
+from jgcl_ray.meshes.drawing import DrawJob, _claim
 from jgcl_ray.meshes.estimator import WEIGHTS
 from jgcl_ray.meshes.estimator import __main__ as estimator
 from jgcl_ray.ownership import (
@@ -155,6 +156,23 @@ def test_folders_of_runs(tmp_path: Path, name: str) -> None:
     )
     with pytest.raises(UserError, match=told):
         check_folder(plan)
+
+
+def test_projections_of_others_are_not_taken_for_drawn(tmp_path: Path) -> None:
+    (tmp_path / "bodies.npz").write_bytes(b"parameters")
+    job = DrawJob(tmp_path / "bodies.npz", None, tmp_path / "out", "train", 64, 32, "embree")
+    picture = tmp_path / "out" / "train" / "render_45" / "sub" / "a.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(PRECIOUS)
+    with pytest.raises(UserError, match=rf"{picture}: a picture that this command did not draw; give another --out"):
+        _claim(job)
+    picture.unlink()
+    _claim(job)
+    picture.touch()  # drawn since
+    _claim(job)
+    (tmp_path / "out" / "train" / "drawn_from.json").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"drawn_from\.json"):
+        _claim(job)
 
 
 def test_checkpoints_of_others_stay_and_are_not_gone_on_from(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def read_yaws(dataset: ReidDataset) -> tuple[np.ndarray, np.ndarray] | None:
     file = dataset.root / TRUTH
     if not file.is_file() or dataset.query is None or dataset.gallery is None:
         return None
-    truth = read_views(file, "yaw")
+    truth = read_views(file, "yaw", otherwise=", or take the file away to score without viewpoints")
     yaws = dict(zip(truth["names"].tolist(), truth["yaw"].tolist(), strict=True))
     return _yaws_of(dataset.query, yaws, file), _yaws_of(dataset.gallery, yaws, file)
 

@@ -205,6 +205,9 @@ def _claim(job: DrawJob) -> None:
             f"{note.parent} holds projections of other parameters, another body or another size (drawn_from.json): "
             "give another --out, or delete them"
         )
+    folders = [] if note.is_file() else [view_folder(job.out, job.split, view) for view in VIEWS]
+    if there := next((path for folder in folders for path in folder.rglob("*.png")), None):
+        raise UserError(f"{there}: a picture that this command did not draw; give another --out, or delete it")
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(text)

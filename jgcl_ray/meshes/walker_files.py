@@ -46,16 +46,20 @@ def remedy(folder: Path) -> str:
     return f"remove {folder} and render the walkers again"
 
 
-def read_views(file: Path, *names: str) -> dict[str, np.ndarray]:
-    """Some of the ARRAYS in a views.npz, `names` always among them; UserError where it is damaged."""
+def read_views(file: Path, *names: str, otherwise: str = "") -> dict[str, np.ndarray]:
+    """Some of the ARRAYS in a views.npz, `names` always among them; UserError where it is damaged.
+
+    otherwise: what the user can do besides, the end of the error's line.
+    """
     wanted = {name: ARRAYS[name] for name in ("names", *names)}
-    arrays = read_arrays(file, wanted, remedy(file.parent))
+    told = remedy(file.parent) + otherwise
+    arrays = read_arrays(file, wanted, told)
     limits = {"photo_rows": (arrays.get("photo_rows"), len(arrays["names"]))}
     if "gait" in arrays:
         limits["gait"] = (arrays["gait"][:, 2], len(ARMS))
     for name, (rows, limit) in limits.items():
         if rows is not None and not ((rows >= 0) & (rows < limit)).all():
-            raise UserError(f"{file}: damaged (a row in {name} is not below {limit}); {remedy(file.parent)}")
+            raise UserError(f"{file}: damaged (a row in {name} is not below {limit}); {told}")
     return arrays
 
 

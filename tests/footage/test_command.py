@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -202,6 +203,25 @@ def test_one_bad_camera_does_not_cost_the_others(
     assert ended.value.code == 2 and "error:" in told.splitlines()[-1] and "beyond the end" in told.splitlines()[-1]
     assert len(table(tmp_path / "crops" / "tracks.csv")) > 0
     assert {row["camera"] for row in table(tmp_path / "crops" / "tracks.csv")} == {"door"}
+
+
+@pytest.mark.parametrize("end", [".json", ".jsonl"])
+def test_a_damaged_record_is_told_and_what_it_tells_helps(tmp_path: Path, door: Source, end: str) -> None:
+    out = tmp_path / "crops"
+    fulfil(Request((door,), out))
+    whole, record = files(out), out / ".footage" / "door.json"
+    if end == ".jsonl":
+        record.unlink()
+    record.with_suffix(end).write_text("[]\n")
+    with pytest.raises(
+        UserError, match=rf"door\{end}.*: damaged .*; delete it and the folder {out}/door, the camera"
+    ):
+        fulfil(Request((door,), out))
+    assert files(out) == whole
+    record.with_suffix(end).unlink()
+    shutil.rmtree(out / "door")
+    fulfil(Request((door,), out))
+    assert files(out) == whole
 
 
 def test_over_ray(tmp_path: Path, door: Source) -> None:

@@ -139,7 +139,7 @@ def test_damaged_cache_is_named(tmp_path: Path, cache: Path, monkeypatch: pytest
     for content in (b"", whole.read_bytes()[:5000], whole.read_bytes().replace(b"|u1", b"|i1", 1)):
         (tmp_path / whole.name).write_bytes(content)
         upright_pictures.cache_clear()
-        with pytest.raises(UserError, match=rf"{whole.name} .*delete it"):
+        with pytest.raises(UserError, match=rf"{whole.name}: damaged .*; delete it"):
             upright_pictures(HEIGHT, WIDTH)
 
 
