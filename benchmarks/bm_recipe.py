@@ -62,6 +62,15 @@ RECIPES = {
     "camera_proxies": Recipe(
         "walkers", 64, "cluster_contrast.batches_per_epoch", "cluster_contrast.lr", (1e-4, 3.5e-4, 1e-3)
     ),
+    # With views of every second photo, from another side and by another camera, beside it.
+    "surface_views": Recipe(
+        "walkers",
+        96,
+        "cluster_contrast.batches_per_epoch",
+        "cluster_contrast.lr",
+        (1e-4, 3.5e-4, 1e-3),
+        ("cluster_contrast.views_every=2",),
+    ),
     # Photos, novel views and cycle images of 16 photos a step.
     "gcl": Recipe(
         "gcl",

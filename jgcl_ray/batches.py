@@ -23,6 +23,15 @@ class ImageBatch:
 
 
 @dataclass(frozen=True)
+class ViewedBatch(ImageBatch):
+    """Images, and V of them turned to another side, before a backdrop of one camera."""
+
+    view: torch.Tensor  # (V, 3, H, W) like image
+    view_index: torch.Tensor  # (V,) int64, row of the data set
+    view_camera: torch.Tensor  # (V,) int64, whose look it has
+
+
+@dataclass(frozen=True)
 class PairedBatch:
     """Images with the projection of the same person at the image's own view and at a drawn new one."""
 

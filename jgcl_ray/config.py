@@ -48,6 +48,7 @@ from jgcl_ray.config_sections import (
     Section,
     StageName,
     TrackingConfig,
+    ViewCamera,
     WalkersConfig,
     WarmupConfig,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "Section",
     "StageName",
     "TrackingConfig",
+    "ViewCamera",
     "WalkersConfig",
     "WarmupConfig",
     "configs_folder",
@@ -144,8 +146,19 @@ class Config(Section):
         contrasts = "joint" in self.run.stages and self.joint.recipe == "cluster_contrast"
         return contrasts and self.cluster_contrast.proxy_weight > 0
 
+    @property
+    def learns_surface_views(self) -> bool:
+        """Whether the joint stage learns from people turned along their bodies' surface."""
+        contrasts = "joint" in self.run.stages and self.joint.recipe == "cluster_contrast"
+        return contrasts and self.cluster_contrast.views_every > 0
+
+    @property
+    def needs_bodies(self) -> bool:
+        """Whether any stage needs projections of bodies."""
+        return self.learns_surface_views or any(self.draws_views(stage) for stage in self.run.stages)
+
     def draws_views(self, stage: StageName) -> bool:
-        """Whether the generator works in a stage, so that mesh projections are needed."""
+        """Whether the generator works in a stage."""
         return stage == "generation" or (stage == "joint" and self.joint.recipe == "gcl")
 
 

@@ -16,6 +16,7 @@ STAGES: tuple[StageName, ...] = ("warmup", "generation", "joint")
 Formulation = Literal["paper", "official"]
 # What the joint stage learns by.
 Recipe = Literal["gcl", "cluster_contrast"]
+ViewCamera = Literal["own", "other"]
 
 
 # The keys of models.backbones.BACKBONES: a test compares.
@@ -180,6 +181,17 @@ class ClusterContrastConfig(ContrastSchedule):
         description="Weight of an image's contrast with the proxies of its cluster in other cameras (CAP, arXiv "
         "2012.10674); 0: Cluster-Contrast as published.",
     )
+    views_every: int = Field(
+        0,
+        ge=0,
+        description="Every so many-th photo of a batch is learnt from in a view besides: its person from another "
+        "side, by the photo's own pixels moved along the body's surface (meshes.source); 0: none.",
+    )
+    view_camera: ViewCamera = Field(
+        "other",
+        description="Whose colours and backdrop the views have: another camera's, where there are several, or own.",
+    )
+    view_weight: float = Field(1.0, ge=0, description="Weight of the losses of views.")
     proxy_temperature: float = Field(0.07, gt=0, description="Temperature of that contrast.")
     proxy_negatives: int = Field(
         50, ge=1, description="Proxies of other clusters that an image is compared with, the nearest ones."

@@ -60,9 +60,14 @@ class _SharedImages:
         self.filled[row] = True
 
 
+def free_bytes(folder: Path) -> float:
+    """Of the file system of a folder; infinite where there is no such folder."""
+    return shutil.disk_usage(folder).free if folder.is_dir() else float("inf")
+
+
 def _check_room(size: int) -> None:
     # Shared memory beyond its limit is not refused but kills the process that writes to it.
-    if SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < size:
+    if (free := free_bytes(SHARED_MEMORY)) < size:
         raise UserError(
             f"data.cache needs {size / 1e9:.2f} GB of shared memory, {SHARED_MEMORY} has {free / 1e9:.2f} GB free: "
             "give it more (containers: --shm-size) or set data.cache=false"

@@ -8,13 +8,14 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from jgcl_ray.batches import ImageBatch, PairedBatch
-from jgcl_ray.config import DataConfig
+from jgcl_ray.batches import ImageBatch, PairedBatch, ViewedBatch
+from jgcl_ray.config import ClusterContrastConfig, DataConfig
 from jgcl_ray.data.datasets import Split
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.images import Images
 from jgcl_ray.data.paired_views import PairedViews
 from jgcl_ray.data.samplers import Draw, DrawBatches, Shard, sequential_batches, shard_rows
+from jgcl_ray.data.surface_views import SurfaceLayers, ViewedImages
 from jgcl_ray.data.transforms import Augmentation
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.projections import ProjectionSource
@@ -79,6 +80,16 @@ def paired_loader(
 ) -> Loader[PairedBatch]:
     """Images with projections (stages 2 and 3); give `batches` a worker's share of `shuffled_batches`."""
     return Loader(PairedViews(images, projections, seed, flip_probability, official), data.loader_workers)
+
+
+def viewed_loader(
+    images: ImageStore, projections: ProjectionSource, data: DataConfig, contrast: ClusterContrastConfig, seed: int
+) -> Loader[ViewedBatch]:
+    """Augmented training images and views of some of them; give `batches` a worker's share of `identity_batches`."""
+    augmentation = Augmentation(data.flip_probability, data.crop_padding, data.erasing_probability)
+    layers = SurfaceLayers(images, projections, data.cache)
+    views = ViewedImages(layers, augmentation, seed, contrast.views_every, contrast.view_camera)
+    return Loader(views, data.loader_workers)
 
 
 class ExtractionLoader:

@@ -54,6 +54,7 @@ class Draft:
 
     picture: Tensor  # (B, 3, H, W) in [0, 1]
     confidence: Tensor  # (B, H, W) in [0, 1]
+    cover: Tensor  # (B, H, W) in [0, 1]: how far the person hides the backdrop
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,8 @@ class SeenSurface:
     fine: tuple[Box, Tensor]  # (B, X, Y, Z, 4): weight, weighed colour
     coarse: tuple[Box, Tensor]  # (B, X/2, Y/2, Z/2, 4): colour, confidence
     around: tuple[Box, Tensor]  # (B * bins, ...): count, cover, covered colour of the pixels outside the silhouette
-    backdrop: Tensor  # (B, 3, H, W) without the person
+    filled: Tensor  # (B, 3, H, W): the photos, filled in where the person stood
+    backdrop: Tensor  # (B, 3, H, W): what views are drawn before, those or others that were given
     known: Tensor  # (B, H, W): confidence in the backdrop
     any_body: Tensor  # (B,) bool
 
@@ -96,7 +98,12 @@ class SeenSurface:
         confidence = known.index_copy(0, drawn, before + cover * (sure - before))
         shape = len(self.known), height, width
         unknown = seen & ~self.any_body[:, None, None]
-        return Draft(picture.view(*shape, 3).permute(0, 3, 1, 2), confidence.view(shape).masked_fill(unknown, 0.0))
+        covered = cover.new_zeros(known.shape).index_copy(0, drawn, cover)
+        return Draft(
+            picture.view(*shape, 3).permute(0, 3, 1, 2),
+            confidence.view(shape).masked_fill(unknown, 0.0),
+            covered.view(shape),
+        )
 
     def _outside(
         self, points: Tensor, outside: Tensor, photo: Tensor, color: Tensor, reach: int, height: int
@@ -158,6 +165,7 @@ def see_surface(
         fine=(box, fine),
         coarse=(box.coarser(), _coarse(joined(fine), settings)),
         around=(wide, around),
+        filled=filled,
         backdrop=filled if backdrop is None else backdrop,
         known=known if backdrop is None else torch.ones_like(known),
         any_body=mask.flatten(1).any(1),

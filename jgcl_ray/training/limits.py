@@ -35,7 +35,7 @@ def check_limits(config: Config, train: Split, source: Split | None) -> None:
 
 
 def draws(config: Config) -> bool:
-    """Whether any stage needs mesh projections."""
+    """Whether the generator works in any stage."""
     return any(config.draws_views(stage) for stage in config.run.stages)
 
 

@@ -51,7 +51,7 @@ from jgcl_ray.training.checkpoint import (
     read_listing,
     read_manifest,
 )
-from jgcl_ray.training.limits import check_limits, draws
+from jgcl_ray.training.limits import check_limits
 from jgcl_ray.training.optim import build_optimisers
 from jgcl_ray.training.precision import prepare
 from jgcl_ray.training.session import Clusterer, Session, TrainingData
@@ -126,8 +126,15 @@ def plan_run(config: Config) -> Plan:
             )
     if config.meshes.source == "estimated":
         load_estimator(config.meshes.weights or WEIGHTS)
-    elif draws(config):
-        open_projections(config.meshes, config.data, dataset.train.paths, "train", dataset.train.folder)
+    elif config.needs_bodies:
+        meshes = open_projections(config.meshes, config.data, dataset.train.paths, "train", dataset.train.folder)
+        if config.learns_surface_views and not meshes.knows_bodies:
+            every, bodies = config.cluster_contrast.views_every, config.meshes.source
+            raise UserError(
+                f"cluster_contrast.views_every={every} needs bodies, and pictures of them in folders (meshes.source="
+                f"{bodies}) do not tell which point of the body a pixel sees; take meshes.source=estimated or "
+                "parameters, or cluster_contrast.views_every=0"
+            )
     warms_up = config.run.stages[0] == "warmup" and config.warmup.mode != "none"
     if not warms_up and config.run.init_from is None and config.encoder.weights == "random":
         raise UserError(
@@ -148,7 +155,7 @@ def estimate_bodies(plan: Plan) -> None:
     Once, on the driver, before the workers start.
     """
     meshes, train = plan.config.meshes, plan.dataset.train
-    if not draws(plan.config) or meshes.source != "estimated":
+    if not plan.config.needs_bodies or meshes.source != "estimated":
         return
     bodies = ensure_estimated(
         plan.folder / BODIES, train.folder, train.paths, meshes, lambda batches: tracked(batches, "bodies")
@@ -162,7 +169,7 @@ def estimate_bodies(plan: Plan) -> None:
 
 def estimated(plan: Plan) -> EstimatedBodies | None:
     """What `estimate_bodies` found, now or in an earlier run; None where it has not, or need not."""
-    if not draws(plan.config) or plan.config.meshes.source != "estimated":
+    if not plan.config.needs_bodies or plan.config.meshes.source != "estimated":
         return None
     return read_estimated(plan.folder / BODIES)
 
@@ -261,7 +268,9 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
         dataset=near.dataset,
         images=open_images(train, config.data),
         projections=(
-            open_projections(meshes, near.config.data, train.paths, "train", train.folder) if draws(config) else None
+            open_projections(meshes, near.config.data, train.paths, "train", train.folder)
+            if config.needs_bodies
+            else None
         ),
         source=near.source,
         source_images=None if near.source is None else open_images(near.source.train, config.data),
@@ -297,7 +306,7 @@ def stage(plan: Plan, first: bool) -> Plan:
 
     root, source = copied(plan.dataset.root), plan.source
     changes: dict[str, Any] = {"data": config.data.model_copy(update={"root": root})}
-    if config.meshes.root is not None and draws(config):
+    if config.meshes.root is not None and config.needs_bodies:
         changes["meshes"] = config.meshes.model_copy(update={"root": copied(config.meshes.root)})
     if source is not None:
         source = moved(source, copied(source.root))

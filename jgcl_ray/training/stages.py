@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from jgcl_ray.batches import ImageBatch, PairedBatch, PseudoLabels
+from jgcl_ray.batches import ImageBatch, PairedBatch, PseudoLabels, ViewedBatch
 from jgcl_ray.config import ClusterContrastConfig, ContrastSchedule, StageName
 from jgcl_ray.data.image_store import ImageStore
-from jgcl_ray.data.loaders import paired_loader, warm_up_loader
+from jgcl_ray.data.loaders import Loader, paired_loader, viewed_loader, warm_up_loader
 from jgcl_ray.data.samplers import EpochShare, identity_batches, share, shuffled_batches
 from jgcl_ray.losses.camera_proxies import camera_proxy_contrast
 from jgcl_ray.losses.cluster_contrast import cluster_contrast
@@ -85,7 +85,8 @@ class SourceImages:
 class ClusterContrast:
     """E_id alone, by contrast against the centroids of clusters (Cluster-Contrast, arXiv 2103.11568, algorithm 1).
 
-    Or, where `source` is given, of a labelled source set's identities.
+    Or, where `source` is given, of a labelled source set's identities. Beyond the published step: proxies of clusters
+    in other cameras, and views of people from other sides, compared with the same memories, which they do not move.
     """
 
     trains_encoder = True
@@ -97,15 +98,17 @@ class ClusterContrast:
         schedule: ContrastSchedule,
         optimiser: torch.optim.Optimizer,
         source: SourceImages | None = None,
-        proxies: ClusterContrastConfig | None = None,
+        beyond: ClusterContrastConfig | None = None,
     ) -> None:
-        """proxies: what to add with `proxy_weight` above 0."""
+        """beyond: what to add to the published step: camera proxies, surface views."""
         self.session, self.config, self.epochs = session, session.config, epochs
         self.schedule, self.optimiser, self.source = schedule, optimiser, source
         self.images = session.data.images if source is None else source.images
-        self._loader = warm_up_loader(self.images, self.config.data, self.config.run.seed)
+        self.beyond = beyond or ClusterContrastConfig()
+        self._cameras = torch.from_numpy(self.images.split.cameras)
+        self._unsure = torch.from_numpy(session.data.unsure)
+        self._loader = self._open_loader()
         self.memory: CentroidMemory | None = None
-        self.proxy_config = proxies if proxies is not None and proxies.proxy_weight else None
         self.proxies: CameraProxies | None = None
 
     def begin(self, step: int) -> None:
@@ -123,7 +126,7 @@ class ClusterContrast:
         return numbers
 
     def batches(self, epoch: int, first: int) -> Iterator[ImageBatch]:
-        """See Stage: P identities x K images, augmented."""
+        """See Stage: P identities x K images, augmented, and views of some of them."""
         return self._loader.batches(_from(self._share(epoch), first))
 
     def num_batches(self, epoch: int) -> int:
@@ -136,16 +139,18 @@ class ClusterContrast:
         E_id = self.session.networks.encoder.train()
         with autocast(self.config.precision, self.session.device):
             f = E_id(laid_out(batch.image, self.config.precision)).embedding
-        y = torch.from_numpy(self._labels())[batch.index.cpu()].to(f.device)
-        trust = None if self.source is not None else self.session.trust(batch.index)
-        temperature = self.config.centroid_memory.temperature
-        terms = {"cluster_contrast": cluster_contrast(f, y, self.memory, temperature, trust)}
-        total = terms["cluster_contrast"]
-        if self.proxies is not None and (given := self.proxy_config) is not None:
-            cameras = torch.from_numpy(self.images.split.cameras)[batch.index.cpu()].to(f.device)
-            settings = given.proxy_temperature, given.proxy_negatives, trust
-            terms["camera_proxies"] = camera_proxy_contrast(f, y, cameras, self.proxies, *settings)
-            total = total + given.proxy_weight * terms["camera_proxies"]
+            f_view = None
+            if isinstance(batch, ViewedBatch):
+                f_view = E_id(laid_out(batch.view, self.config.precision), "generated").embedding
+        y, cameras = self._labels_of_rows(batch.index), self._cameras[batch.index.cpu()].to(f.device)
+        terms = self._contrasts(f, y, cameras, batch.index)
+        total = self._weighed(terms)
+        if isinstance(batch, ViewedBatch) and f_view is not None:
+            unsure = torch.isin(batch.view_index, self._unsure.to(f.device))  # of what side is not known
+            y_view = torch.where(unsure, -1, self._labels_of_rows(batch.view_index))
+            losses = self._contrasts(f_view, y_view, batch.view_camera, batch.view_index)
+            total = total + self.beyond.view_weight * self._weighed(losses)
+            terms |= {f"view_{name}": loss for name, loss in losses.items()}
         set_learning_rate(self.optimiser, self.schedule.lr * 0.1 ** (epoch // self.schedule.decay_every))
         descend(total, terms, [self.optimiser], batch, step)
         self.memory.update(y, f.detach())
@@ -167,8 +172,33 @@ class ClusterContrast:
         if self.proxies is not None:
             self.proxies.load_state_dict(state["proxies"])
 
+    def _contrasts(self, f: torch.Tensor, y: torch.Tensor, cameras: torch.Tensor, index: torch.Tensor) -> Terms:
+        """Of embeddings f (B, D) with the memories, by name; y (B,) clusters, cameras (B,), index (B,) rows."""
+        assert self.memory is not None
+        trust = None if self.source is not None else self.session.trust(index)
+        temperature = self.config.centroid_memory.temperature
+        terms = {"cluster_contrast": cluster_contrast(f, y, self.memory, temperature, trust)}
+        if self.proxies is not None:
+            settings = self.beyond.proxy_temperature, self.beyond.proxy_negatives, trust
+            terms["camera_proxies"] = camera_proxy_contrast(f, y, cameras, self.proxies, *settings)
+        return terms
+
+    def _weighed(self, terms: Terms) -> torch.Tensor:
+        total = terms["cluster_contrast"]
+        return total + self.beyond.proxy_weight * terms["camera_proxies"] if "camera_proxies" in terms else total
+
+    def _labels_of_rows(self, index: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self._labels())[index.cpu()].to(index.device)
+
+    def _open_loader(self) -> Loader[ImageBatch] | Loader[ViewedBatch]:
+        data, config = self.session.data, self.config
+        if self.source is not None or not self.beyond.views_every:
+            return warm_up_loader(self.images, config.data, config.run.seed)
+        assert data.projections is not None
+        return viewed_loader(self.images, data.projections, config.data, self.beyond, config.run.seed)
+
     def _new_proxies(self, features: torch.Tensor) -> CameraProxies | None:
-        if self.proxy_config is None:
+        if not self.beyond.proxy_weight:
             return None
         cameras, settings = self.images.split.cameras, self.config.centroid_memory
         return CameraProxies(features, self._labels(), cameras, settings, self.session.device)
@@ -314,7 +344,7 @@ def build_stage(name: StageName, session: Session) -> Stage:
         return Generation(session)
     if config.joint.recipe == "cluster_contrast":
         contrast = config.cluster_contrast
-        return ClusterContrast(session, epochs, contrast, optimisers.encoder, proxies=contrast)
+        return ClusterContrast(session, epochs, contrast, optimisers.encoder, beyond=contrast)
     return Joint(session)
 
 

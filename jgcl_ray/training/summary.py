@@ -31,7 +31,7 @@ def describe(plan: Plan, devices: str) -> Mapping[str, str]:
     lines["data"] = _dataset(plan)
     if plan.source is not None:
         lines["source"] = f"{plan.source.name}, {_split(plan.source.train)}, labelled"
-    if draws(config):
+    if config.needs_bodies:
         lines["bodies"] = _bodies(plan)
     lines["stages"] = ", ".join(_stages(plan))
     workers = config.scaling.num_workers if not config.run.local else 1
@@ -128,7 +128,9 @@ def _stages(plan: Plan) -> Iterator[str]:
             mode = {"unsupervised": "by pseudo labels", "source": f"on {warmup.source}", "none": ""}[warmup.mode]
             yield "no warm-up" if warmup.mode == "none" else f"warm-up {mode}, {warmup.epochs} epochs"
         else:
-            contrast = "Cluster-Contrast" + (" and camera proxies" if config.uses_proxies else "")
+            contrast = "Cluster-Contrast"
+            contrast += " with camera proxies" if config.uses_proxies else ""
+            contrast += " and surface views" if config.learns_surface_views else ""
             by = f" by {contrast}" if stage == "joint" and not config.draws_views(stage) else ""
             yield f"{stage}{by}, {config.epochs_of(stage)} epochs"
 

@@ -95,26 +95,29 @@ def test_the_encoder_before_the_stage_competes_for_the_best(
     assert len(list((tmp_path / "walkers" / "pictures").glob("surface_views*"))) == 1
 
 
+CONTRAST = """
+    joint.recipe=cluster_contrast run.stages=[warmup,joint] data.other_cameras_first=true
+    cluster_contrast.proxy_weight=0.5 pseudo_labels.mirrored=true pseudo_labels.camera_means=true
+    cluster_contrast.batches_per_epoch=2
+""".split()
+
+
+@pytest.mark.parametrize("views", [False, True])
 def test_cluster_contrast_in_place_of_the_joint_stage(
-    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    views: bool, walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The encoder alone, without projections or pictures of views; stopped between batches, it goes on alike."""
-    recipe = ("joint.recipe=cluster_contrast", "run.stages=[warmup,joint]", "data.other_cameras_first=true")
-    more = ("cluster_contrast.proxy_weight=0.5", "pseudo_labels.mirrored=true", "pseudo_labels.camera_means=true")
-    settings = (
-        *(*recipe, *more, "cluster_contrast.batches_per_epoch=2"),
-        *("meshes.source=folders", "meshes.root=/nowhere"),
-    )
+    """The encoder alone, without projections, or with views of people; stopped between batches, it goes on alike."""
+    bodies = ("cluster_contrast.views_every=2",) if views else ("meshes.source=folders", "meshes.root=/nowhere")
+    settings = (*CONTRAST, *bodies)
     assert start(configured(walkers, tmp_path / "whole", *settings)).scores is not None
     folder = tmp_path / "whole" / "walkers"
     stages = [line["stage"] for line in records(folder) if "cluster_contrast" in line]
     assert stages == ["warmup"] * 2 + ["joint"] * 2
-    assert all(
-        line["camera_proxies"] > 0
-        for line in records(folder)
-        if "cluster_contrast" in line and line["stage"] == "joint"
-    )
-    assert (folder / "pictures").is_dir() and not list((folder / "pictures").glob("*views*"))
+    joint = [line for line in records(folder) if "cluster_contrast" in line and line["stage"] == "joint"]
+    assert all(line["camera_proxies"] > 0 for line in joint)
+    for term in ("view_cluster_contrast", "view_camera_proxies"):
+        assert all(line[term] > 0 if views else term not in line for line in joint)
+    assert len(list((folder / "pictures").glob("*views*"))) == views
 
     stop_after(3, tmp_path / "halves" / "walkers", monkeypatch)
     assert start(configured(walkers, tmp_path / "halves", *settings)).interrupted
@@ -272,29 +275,31 @@ def test_batch_norm_groups_that_do_not_fit_are_refused(walkers: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_two_workers_do_what_one_does(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each with its half of every batch: labels, losses and scores are the same, in all three stages."""
+@pytest.mark.parametrize("recipe", [(), (*CONTRAST, "cluster_contrast.views_every=2")], ids=["gcl", "contrast"])
+def test_two_workers_do_what_one_does(
+    recipe: tuple[str, ...], walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with its half of every batch: labels, losses and scores are the same, in all stages."""
     monkeypatch.setattr(IdentityEncoder, "train", _never)
-    start(configured(walkers, tmp_path / "one", "data.identities_per_batch=4"))
-    run_workers(2, _one_of_two, tmp_path, walkers, tmp_path / "two")
+    start(configured(walkers, tmp_path / "one", "data.identities_per_batch=4", *recipe))
+    run_workers(2, _one_of_two, tmp_path, walkers, tmp_path / "two", recipe)
     one, two = (records(tmp_path / root / "walkers") for root in ("one", "two"))
     assert [line.keys() for line in one] == [line.keys() for line in two]
     for ours, theirs in zip(two, one, strict=True):
         for name, value in theirs.items():
-            # After the joint stage's steps rounding has grown: views by a few percent, a rank by one of 16 images.
-            near = (
-                {"rel": 0.2, "abs": 0.1}
-                if name in VITAL and theirs["stage"] == "joint"
-                else {"rel": 1e-2, "abs": 1e-3}
-            )
+            # Rounding grows with the joint stage's steps: losses move by a percent or two, views by more, a rank by one
+            # of 16 images. Half a batch, other negatives or labels would move them by tens of percent.
+            near = {"rel": 1e-2, "abs": 1e-3}
+            if theirs["stage"] == "joint":
+                near = {"rel": 0.2, "abs": 0.1} if name in VITAL else {"rel": 5e-2, "abs": 1e-2}
             same = value if isinstance(value, str) else pytest.approx(value, **near, nan_ok=True)
             assert ours[name] == same, (name, theirs["stage"])
 
 
-def _one_of_two(rank: int, join: Callable[[], None], walkers: Path, root: Path) -> None:
+def _one_of_two(rank: int, join: Callable[[], None], walkers: Path, root: Path, recipe: tuple[str, ...]) -> None:
     IdentityEncoder.train = _never  # type: ignore[method-assign]
     join()
-    config = configured(walkers, root, "data.identities_per_batch=4")
+    config = configured(walkers, root, "data.identities_per_batch=4", *recipe)
     plan = plan_run(config)
     if rank == 0:
         open_folder(plan)
