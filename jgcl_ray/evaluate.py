@@ -29,7 +29,7 @@ examples:
   python -m jgcl_ray.evaluate --checkpoint id_00100000.pt --data market1501 --root ~/Market-1501 --rerank
   python -m jgcl_ray.evaluate --checkpoint runs/other --data walkers --against scores.json --flip --camera-means
 
-exit codes: 0 done; 2 something that you can mend, told in one line"""
+exit codes: 0 done; 2 something that you can correct, named in one line"""
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     arguments = _parser().parse_intermixed_args()
     with exit_on_user_error():
         config = _config(arguments)
-        # Slow to import: a mistake in the arguments is told before that.
+        # Slow to import: a mistake in the arguments is reported before that.
         from jgcl_ray.atomic import write_json
         from jgcl_ray.data.datasets import open_dataset
         from jgcl_ray.data.image_check import check_images

@@ -139,10 +139,10 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "PNG":  # EXIF may come after the pixels
         image.load()
     try:
-        told = image.getexif().get(_ORIENTATION, 1)
+        orientation = image.getexif().get(_ORIENTATION, 1)
     except _PILLOW_RAISES:  # a damaged block of notes turns nothing, and spoils no picture
         return 1
-    return told if isinstance(told, int) and 1 <= told <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class TrackingUnavailableError(Exception):
 
 @dataclass(frozen=True)
 class RunCard:
-    """tracking.json of a run folder: what MLflow is told of a run besides its numbers and files."""
+    """tracking.json of a run folder: what MLflow gets of a run besides its numbers and files."""
 
     key: str  # the tag by which the run is found again, on any server
     name: str

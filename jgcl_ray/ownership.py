@@ -94,7 +94,7 @@ def is_saved_by_torch(path: Path) -> bool:
 
 
 def is_body_parameters(path: Path) -> bool:
-    """Of meshes.body_parameters; those of version 0.1 by what only its estimator told."""
+    """Of meshes.body_parameters; those of version 0.1 by what only its estimator wrote."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())

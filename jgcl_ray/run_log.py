@@ -122,7 +122,7 @@ class RunLog(NullRunLog):
         """
         for name in (".", PICTURES, ARTIFACTS):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        _mend_last_line(folder / METRICS)
+        _repair_last_line(folder / METRICS)
         uri = tracking_uri(config)
         key = RunCard.read(folder).key if (folder / CARD).exists() else uuid.uuid4().hex
         own_tags = {"dataset": config.data.name, **_git_tags()}
@@ -312,7 +312,7 @@ def rewind(folder: Path, stage_order: Sequence[str], stage: str, epoch: int, ste
     return len(records) - len(kept)
 
 
-def _mend_last_line(path: Path) -> None:
+def _repair_last_line(path: Path) -> None:
     """A killed process leaves a line without its end: complete it if it is whole, else take it away."""
     content = path.read_bytes() if path.exists() else b""
     start = content.rfind(b"\n") + 1

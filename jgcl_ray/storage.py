@@ -41,7 +41,7 @@ class RemoteFolder:
     def send(self, folder: Path, keep: set[str]) -> None:
         """Send a complete local folder, and remove all other checkpoints there but those in `keep`.
 
-        What cannot be sent is told in a warning: the run does not end because of it, the next call tries anew.
+        What cannot be sent is logged as a warning: the run does not end because of it, the next call tries anew.
         """
         try:
             files, root = self._open()

@@ -50,7 +50,7 @@ def main() -> None:
         folder = config.run.root / config.run.name
         check_folder(folder, "run.root, run.name:")
 
-        # Ray is slow to import: a mistake in the configuration is told before that.
+        # Ray is slow to import: a mistake in the configuration is reported before that.
         from jgcl_ray.progress import plain_console
         from jgcl_ray.training.run import Interrupted, dry_run, train
         from jgcl_ray.training.terminal import last_line, shown

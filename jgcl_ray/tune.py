@@ -64,7 +64,7 @@ def main() -> None:
             raise UserError(f"{field}: the search space varies it; take it out of the command or of the space")
         space = check_space(name, wanted, base)
 
-        # Ray is slow to import: a mistake in the space is told before that.
+        # Ray is slow to import: a mistake in the space is reported before that.
         from jgcl_ray.progress import plain_console
         from jgcl_ray.tuning.report import table
         from jgcl_ray.tuning.sweep import sweep

@@ -26,8 +26,8 @@ def stage_folder(source: Path, disk: Path, progress: Callable[[int, int], None] 
     """Copy all files below `source` to a folder of its own below `disk`, unless that is there; returns it.
 
     Whoever comes while another process copies waits for it. Files whose size or time of change differ from those of
-    the copy make a new one. Every copied file is read back and compared by SHA-256. progress: told how many files
-    are done, of how many.
+    the copy make a new one. Every copied file is read back and compared by SHA-256. progress: called with how many
+    files are done, of how many.
     """
     source = source.resolve()
     target = disk / f"{source.name}-{hashlib.sha256(str(source).encode()).hexdigest()[:12]}"

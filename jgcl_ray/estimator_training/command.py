@@ -56,7 +56,7 @@ def render(recipe: Recipe) -> None:
 def lines(recipe: Recipe, checkpoint: Path, device: torch.device, drawers: int) -> Iterator[str]:
     """Train, and tell it."""
     for progress in train(recipe, checkpoint, device, drawers):
-        yield progress.told(recipe.steps)
+        yield progress.line(recipe.steps)
 
 
 def made_of(recipe: Recipe, given: argparse.Namespace, seconds: float) -> dict[str, str]:

@@ -25,8 +25,8 @@ from jgcl_ray.estimator_training.skeleton import JOINTS
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.cameras import Camera
 from jgcl_ray.meshes.embree_renderer import EmbreeMesh
-from jgcl_ray.meshes.farm import map_over_cluster
 from jgcl_ray.meshes.gait import ARMS, draw_gait, joint_rotations
+from jgcl_ray.meshes.ray_map import map_over_cluster
 from jgcl_ray.meshes.walking_pose import MOVED, rotation_vectors
 from jgcl_ray.places import check_folder
 from jgcl_ray.stored_files import read_arrays
@@ -90,7 +90,7 @@ class Cutouts:
 def ensure_cutouts(figures: int, seed: int, workers: int | None = None, casting: Casting = WALKERS) -> Cutouts:
     """Cut-outs of `figures` walkers or a few more, from the cache or rendered into it over a Ray cluster.
 
-    Those of a figure, casting.cutouts of them, follow each other. `workers`: see farm.map_over_cluster.
+    Those of a figure, casting.cutouts of them, follow each other. `workers`: see ray_map.map_over_cluster.
     """
     folder = cache_folder() / f"{casting.name}-seed{seed}-r{casting.revision}"
     check_folder(folder, "cache (JGCL_RAY_CACHE)")

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from jgcl_ray.estimator_training.pictures import MASK, PictureBatch
 from jgcl_ray.estimator_training.skeleton import SWAPPED, Skeleton
-from jgcl_ray.meshes.estimator_network import EstimatorNetwork, Standing
+from jgcl_ray.meshes.estimator_network import BodyEstimate, EstimatorNetwork
 
 WEIGHTS = {
     "yaw": 1.0,
@@ -24,7 +24,7 @@ _EDGE = 0.03  # half heights over which a capsule's edge fades
 
 
 def estimator_losses(
-    found: Standing, batch: PictureBatch, network: EstimatorNetwork, skeleton: Skeleton
+    found: BodyEstimate, batch: PictureBatch, network: EstimatorNetwork, skeleton: Skeleton
 ) -> dict[str, Tensor]:
     """The terms under the names of WEIGHTS."""
     joints = projected(found, batch.proportions, network, skeleton)
@@ -66,14 +66,14 @@ def von_mises(direction: Tensor, angle: Tensor) -> Tensor:
     return torch.special.i0e(concentration).log() + concentration - aligned
 
 
-def projected(found: Standing, proportions: Tensor, network: EstimatorNetwork, skeleton: Skeleton) -> Tensor:
+def projected(found: BodyEstimate, proportions: Tensor, network: EstimatorNetwork, skeleton: Skeleton) -> Tensor:
     """The joints of the found bodies in the crop, (B, J, 2): -1 and 1 are its edges."""
     joints = skeleton(found.phenotypes, network.poses(found.pose)) @ found.turns().mT
     scale = torch.stack([found.scale / proportions, found.scale], 1)
     return found.root[:, None] + joints[..., :2] * scale[:, None]
 
 
-def capsule_mask(joints: Tensor, found: Standing, proportions: Tensor, skeleton: Skeleton) -> Tensor:
+def capsule_mask(joints: Tensor, found: BodyEstimate, proportions: Tensor, skeleton: Skeleton) -> Tensor:
     """Share of each cell that capsules around the limbs cover, (B, *MASK); joints (B, J, 2) in half heights."""
     high, wide = MASK
     y = (torch.arange(high, device=joints.device) + 0.5) * 2 / high - 1

@@ -36,16 +36,16 @@ def train_on_ray(
     workers: int,
     cuda: bool,
     drawers: int,
-    tell: Callable[[str], None],
+    write_line: Callable[[str], None],
 ) -> None:
     """Trains over a Ray cluster all of whose machines see `checkpoint` under this path, and tells each line."""
     each = {"CPU": 1.0} | ({"GPU": 1.0} if cuda else {})
     if checkpoint.is_file():
         training.trained(checkpoint, recipe)
     training.render(recipe)
-    told, left = (checkpoint.with_name(checkpoint.name + suffix) for suffix in (".told", ".ray"))
+    lines, left = (checkpoint.with_name(checkpoint.name + suffix) for suffix in (".lines", ".ray"))
     done = threading.Event()
-    reader = threading.Thread(target=_follow, args=(told, tell, done), daemon=True)
+    reader = threading.Thread(target=_follow, args=(lines, write_line, done), daemon=True)
     with ray_cluster():
         for kind, amount in each.items():
             if (there := ray.cluster_resources().get(kind, 0)) < workers * amount:
@@ -57,7 +57,7 @@ def train_on_ray(
                 "recipe": recipe,
                 "checkpoint": checkpoint,
                 "drawers": drawers,
-                "told": told,
+                "lines": lines,
             },
             torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=cuda, resources_per_worker=each),
@@ -65,28 +65,28 @@ def train_on_ray(
                 name="train", storage_path=str(left), failure_config=FailureConfig(max_failures=RETRIES)
             ),
         )
-        told.write_text("", encoding="utf-8")
+        lines.write_text("", encoding="utf-8")
         reader.start()
         try:
             trainer.fit()
         finally:
             done.set()
             reader.join()
-            told.unlink()
+            lines.unlink()
             shutil.rmtree(left)
 
 
 def _worker(given: Mapping[str, Any]) -> None:
     training: Training = given["training"]
     for line in training.lines(given["recipe"], given["checkpoint"], ray.train.torch.get_device(), given["drawers"]):
-        with given["told"].open("a", encoding="utf-8") as file:
+        with given["lines"].open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
 
-def _follow(told: Path, tell: Callable[[str], None], done: threading.Event) -> None:
-    with told.open(encoding="utf-8") as file:
+def _follow(lines: Path, write_line: Callable[[str], None], done: threading.Event) -> None:
+    with lines.open(encoding="utf-8") as file:
         last = False
         while not last:
             last = done.wait(1.0)
             for line in file.read().splitlines():
-                tell(line)
+                write_line(line)

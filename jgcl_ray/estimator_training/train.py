@@ -53,7 +53,7 @@ class Progress:
     terms: dict[str, float]
     yaw_error: float  # median over the batch, degrees
 
-    def told(self, steps: int) -> str:
+    def line(self, steps: int) -> str:
         """As a line, of a training of so many steps."""
         terms = ", ".join(f"{name} {term:.3f}" for name, term in self.terms.items())
         return (
@@ -81,18 +81,18 @@ def train(recipe: Recipe, checkpoint: Path, device: torch.device, drawers: int =
         pictures, batch_size=None, num_workers=drawers, prefetch_factor=4, multiprocessing_context="fork"
     )
     first, before = learner.step, learner.seconds
-    told = since = time.monotonic()
+    line = since = time.monotonic()
     for batch in loader:
         terms, error = learner.learn(batch)
         now = time.monotonic()
-        if rank() or (now - told < CHECKPOINT_SECONDS and learner.step < recipe.steps):
+        if rank() or (now - line < CHECKPOINT_SECONDS and learner.step < recipe.steps):
             continue
         learner.seconds = before + now - since
         learner.save(checkpoint)
         speed = (learner.step - first) * recipe.batch / (now - since)
         numbers = {name: float(term) for name, term in terms.items()}
         yield Progress(learner.step, learner.seconds, speed, numbers, float(error))
-        told = now
+        line = now
 
 
 def trained(checkpoint: Path, recipe: Recipe) -> tuple[EstimatorNetwork, float]:

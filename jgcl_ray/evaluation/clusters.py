@@ -63,7 +63,7 @@ def cluster_gallery(
     )
 
 
-def telling(clustering: Clustering, count: int) -> list[Cluster]:
+def example_clusters(clustering: Clustering, count: int) -> list[Cluster]:
     """Half of them the largest that hold one known person, then the most mixed; more of one kind for lack of the
     other, and distractors' alone only where there is nothing else."""
     pure = sorted((c for c in clustering.clusters if c.pure), key=lambda c: -len(c.rows))

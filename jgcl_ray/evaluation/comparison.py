@@ -80,7 +80,7 @@ class Comparison:
         """For the terminal: who profits, and last the difference."""
         lines = [
             f"{camera_name(share.kind[0])} -> {camera_name(share.kind[1])}: mAP {share.words()}"
-            for share in telling(self.by_camera_pair)
+            for share in most_changed(self.by_camera_pair)
         ]
         lines += [f"{turned(share.kind)}: mAP {share.words()}" for share in self.by_viewpoint]
         unpaired = self.only_here + self.only_there
@@ -92,7 +92,7 @@ class Comparison:
         ]
 
 
-def telling(shares: Sequence[Share]) -> list[Share]:
+def most_changed(shares: Sequence[Share]) -> list[Share]:
     """All of a few; of many, those that gain most and those that lose most, by two people or more, in that order."""
     if len(shares) <= SHOWN:
         return list(shares)

@@ -176,8 +176,8 @@ def find(found: Assessment, clustering: Clustering, comparison: Comparison | Non
         (good if gain > 0 else bad).append(words)
     if comparison is not None:
         words = f"mAP {comparison.difference.mean:+.3f} against {comparison.other.path}: "
-        told = verdict(comparison.difference)
-        (good if comparison.difference.mean > 0 else bad).append(words + told[0].lower() + told[1:])
+        text = verdict(comparison.difference)
+        (good if comparison.difference.mean > 0 else bad).append(words + text[0].lower() + text[1:])
     good += [
         f"Without training, {WORDS[one.name]} would give mAP {one.result.mAP:.3f} ({one.difference.mean:+.3f})."
         for one in found.corrected

@@ -15,7 +15,7 @@ from jgcl_ray.data.transforms import normalise_images
 from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation.activations import similarity_maps
 from jgcl_ray.evaluation.assessment import Assessment
-from jgcl_ray.evaluation.clusters import Cluster, Clustering, cluster_gallery, telling
+from jgcl_ray.evaluation.clusters import Cluster, Clustering, cluster_gallery, example_clusters
 from jgcl_ray.evaluation.comparison import Comparison
 from jgcl_ray.evaluation.embedder import Embedder
 from jgcl_ray.evaluation.page import CLUSTERS_TITLE, Picture, render_page
@@ -125,7 +125,7 @@ def draw_pictures(found: Assessment, encoder: Embedder, clustering: Clustering) 
         )
         pictures.append(Picture("embedding_map", "Map of the embeddings", caption, tsne))
     if clustering.clusters:
-        rows = [_cluster(found, cluster, size) for cluster in telling(clustering, CLUSTERS)]
+        rows = [_cluster(found, cluster, size) for cluster in example_clusters(clustering, CLUSTERS)]
         caption = (
             "Clusters of the gallery, made without labels, as in training: photos that the encoder takes for one "
             "person. First the largest with one person, then the most mixed. Green: the cluster's most frequent "

@@ -7,7 +7,7 @@ from html import escape
 
 from jgcl_ray.evaluation.assessment import Assessment
 from jgcl_ray.evaluation.bootstrap import Interval
-from jgcl_ray.evaluation.comparison import Comparison, telling
+from jgcl_ray.evaluation.comparison import Comparison, most_changed
 
 # Of the corrections, by their names in the JSON.
 WORDS = {
@@ -72,7 +72,7 @@ def comparison_tables(comparison: Comparison, found: Assessment) -> str:
         ]  # fmt: skip
         caption = "By difference of viewpoint between query and right photo, the other right photos left out:"
         parts.append(_table(caption, ("turned by", "difference in mAP", "queries", "people"), rows))
-    pairs = telling(comparison.by_camera_pair)
+    pairs = most_changed(comparison.by_camera_pair)
     rows = [
         (f"{found.camera_name(share.kind[0])} → {found.camera_name(share.kind[1])}",
          _value(share.difference.mean, share.difference, "+"), f"{share.queries:,}", f"{share.people:,}")

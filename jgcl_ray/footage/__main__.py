@@ -46,7 +46,7 @@ class _OfCamera(argparse.Action):
     """Kept with the others in the order given: each belongs to the --camera before it."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
-        namespace.told = [*(getattr(namespace, "told", None) or []), (self.dest, values)]
+        namespace.options = [*(getattr(namespace, "options", None) or []), (self.dest, values)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from jgcl_ray.footage.sources import read_sources, sequences
         from jgcl_ray.footage.tracks import Filters
 
-        sources = _told_sources(getattr(given, "told", None) or [], given.detect)
+        sources = _sources_of_options(getattr(given, "options", None) or [], given.detect)
         sources += [source for path in given.sources for source in read_sources(path)]
         sources += [source for path in given.sequence for source in sequences(path)]
         lines = fulfil(
@@ -83,16 +83,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\n".join(lines))
 
 
-def _told_sources(told: Sequence[tuple[str, str]], detect: str | None) -> list[Any]:
+def _sources_of_options(options: Sequence[tuple[str, str]], detect: str | None) -> list[Any]:
     """A Source for each --camera, of the options after it; with one camera their order does not matter."""
     from jgcl_ray.footage.sources import Source
 
-    names = [value for name, value in told if name == "camera"]
-    if told and not names:
+    names = [value for name, value in options if name == "camera"]
+    if options and not names:
         raise UserError("--camera NAME is missing: whose footage is it?")
     groups: list[dict[str, Any]] = [{"camera": name, "detect": detect} for name in names]
     place = 0 if len(names) == 1 else -1
-    for name, value in told:
+    for name, value in options:
         if name == "camera":
             place += len(names) > 1
             continue

@@ -59,7 +59,7 @@ def tracklets(
 ) -> Iterator[Tracklet]:
     """The tracklets of a camera in the order in which they end; `skip`: tracks that are done.
 
-    Frames that cannot be decoded lose their crops, and are told in `reading`. watch: is told the frame.
+    Frames that cannot be decoded lose their crops, and are counted in `reading`. watch: called with the frame.
     """
     width, height = reader.footage.width, reader.footage.height
     quality, overlap, share = geometric_quality(tracks, width, height)

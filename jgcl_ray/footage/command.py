@@ -50,7 +50,7 @@ def fulfil(request: Request) -> list[str]:
     for detector in {source.detect for source in sources} - {None}:
         assert detector is not None
         check_installed(detector)
-    records_of(out)  # a damaged one of any camera is told before the work
+    records_of(out)  # a damaged one of any camera is reported before the work
     (out / STATE).mkdir(parents=True, exist_ok=True)
     jobs = [Job(source, out, request.filters, request.sampling, request.detector_weights) for source in sources]
     open_jobs = [job for job in jobs if finished(job) is None]
@@ -70,8 +70,8 @@ def fulfil(request: Request) -> list[str]:
         write_sheet(out, sheet, records)
         lines.append(f"sheet: {sheet}")
     failed = [result for result in results if isinstance(result, UserError)]
-    for told in failed[:-1]:
-        print(f"error: {told}", file=sys.stderr)
+    for reason in failed[:-1]:
+        print(f"error: {reason}", file=sys.stderr)
     if failed:
         raise failed[-1]
     return lines

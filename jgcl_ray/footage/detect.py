@@ -51,7 +51,7 @@ def write_tracks(
 ) -> None:
     """Detect and track people in all frames; `file` is MOT text, complete or not there.
 
-    weights: of the detector; None for what it takes by itself. watch: is told each frame's number.
+    weights: of the detector; None for what it takes by itself. watch: called with each frame's number.
     """
     find = {"ultralytics": _ultralytics, "torchvision": _torchvision}[check_installed(detector)](weights)
     follow = _byte_track(reader.rate)

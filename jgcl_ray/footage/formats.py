@@ -1,4 +1,4 @@
-"""What trackers write, read by one function; which of them wrote a file is told from its names and columns.
+"""What trackers write, read by one function; which of them wrote a file is recognised by its names and columns.
 
 A new format: a function that returns Rows, here or in a file beside this one, and a line in FORMATS.
 """

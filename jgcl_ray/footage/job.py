@@ -87,7 +87,7 @@ def finished(job: Job) -> CameraRecord | None:
 
 def work(job: Job, watch: Watch = lambda frame, last: None) -> CameraRecord:
     """Do a camera, or what is left of it; its record. UserError for whatever the user can mend."""
-    with _told(job.out):
+    with _disk_errors_in_one_line(job.out):
         (job.out / STATE).mkdir(parents=True, exist_ok=True)
         done = _taken_up(job)
         source = job.source
@@ -245,7 +245,7 @@ def _losses(reading: Reading, tracks: Tracks) -> list[str]:
 
 
 @contextmanager
-def _told(out: Path) -> Iterator[None]:
+def _disk_errors_in_one_line(out: Path) -> Iterator[None]:
     """A full disk, and folders that may not be written, as one line."""
     try:
         yield

@@ -17,7 +17,7 @@ from jgcl_ray.footage.job import Job, work
 from jgcl_ray.footage.kept import CameraRecord
 from jgcl_ray.ray_cluster import ray_cluster
 
-TOLD_EVERY = 25  # frames
+PROGRESS_EVERY = 25  # frames
 
 
 def work_on_ray(
@@ -25,7 +25,7 @@ def work_on_ray(
 ) -> list[CameraRecord | UserError]:
     """`work` for each job, `workers` at once (None: a CPU each); a record or what the user must mend, in their order.
 
-    A process that dies is replaced, and goes on where it was. watch: is told job, frame and last frame.
+    A process that dies is replaced, and goes on where it was. watch: called with job, frame and last frame.
     """
     own: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 200 * 2**20}
     with ray_cluster(**own):
@@ -45,10 +45,10 @@ def work_on_ray(
                 for reference in done:
                     number = running.pop(reference)
                     results[number] = ray.get(reference)
-                    _told(jobs[number]).unlink(missing_ok=True)
+                    _progress_file(jobs[number]).unlink(missing_ok=True)
                 for number in running.values():
-                    with contextlib.suppress(OSError, ValueError):  # nothing told yet
-                        frame, last = _told(jobs[number]).read_text().split()
+                    with contextlib.suppress(OSError, ValueError):  # nothing written yet
+                        frame, last = _progress_file(jobs[number]).read_text().split()
                         watch(number, int(frame), int(last))
         finally:
             for reference in running:
@@ -57,19 +57,19 @@ def work_on_ray(
 
 
 def _work(job: Job) -> CameraRecord | UserError:
-    told = _told(job)
+    file = _progress_file(job)
 
-    def tell(frame: int, last: int) -> None:
-        if frame % TOLD_EVERY == 0:
-            partial = told.with_suffix(".partial")
+    def write_progress(frame: int, last: int) -> None:
+        if frame % PROGRESS_EVERY == 0:
+            partial = file.with_suffix(".partial")
             partial.write_text(f"{frame} {last}")
-            partial.replace(told)
+            partial.replace(file)
 
     try:
-        return work(job, tell)
+        return work(job, write_progress)
     except UserError as error:
         return error
 
 
-def _told(job: Job) -> Path:
+def _progress_file(job: Job) -> Path:
     return job.record.with_suffix(".progress")

@@ -18,7 +18,7 @@ PERSON = ("person", "pedestrian")  # names of the class that is kept unless othe
 class Rows:
     """N boxes with the file's own numbers."""
 
-    dialect: str  # what wrote the file, as far as can be told
+    dialect: str  # what wrote the file, as far as is known
     frame: np.ndarray  # (N,) int64
     track: np.ndarray  # (N,) int64, NO_TRACK where the tracker gave none
     box: np.ndarray  # (N, 4) float64: left, top, width, height; pixels, or shares of the frame where `relative`

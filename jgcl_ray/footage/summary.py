@@ -126,9 +126,9 @@ def _tile(out: Path, row: CropRow) -> Tile | None:
     path = out / row["file"]
     if not path.is_file():  # the user has thrown it away
         return None
-    told = f"{row['camera']}/{row['track']}\n{row['time']:.1f} s  q {row['quality']:.2f}"
+    caption = f"{row['camera']}/{row['track']}\n{row['time']:.1f} s  q {row['quality']:.2f}"
     try:
-        return Tile(read_image(path).rgb, told)
+        return Tile(read_image(path).rgb, caption)
     except UnreadableImage as error:
         raise UserError(
             f"{path}: cannot be read ({error}); delete it, or its camera's folder to cut it anew"

@@ -123,10 +123,10 @@ class VideoFile:
                 raise UserError(f"--video {path}: not one frame can be decoded; is it damaged, or no video?")
             height, width = first.shape[:2]
             announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-            told = capture.get(cv2.CAP_PROP_FPS)
+            stated = capture.get(cv2.CAP_PROP_FPS)
         finally:
             capture.release()
-        self.rate = rate or (told if 0 < told < 1000 else DEFAULT_RATE)
+        self.rate = rate or (stated if 0 < stated < 1000 else DEFAULT_RATE)
         self._given = rate is not None
         self.footage = Footage(width, height, None, announced=max(int(announced), 0) if announced < 1e9 else 0)
 

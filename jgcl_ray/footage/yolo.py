@@ -66,7 +66,7 @@ def _lines(file: Path) -> list[_Line]:
 
 @dataclass(frozen=True)
 class _Columns:
-    """What stands behind the box, told from all lines together."""
+    """What stands behind the box, inferred from all lines together."""
 
     confidence: bool  # before the track
     track: bool

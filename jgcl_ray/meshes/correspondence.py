@@ -4,7 +4,7 @@ For each pixel of the photo and of the new view it is known which point of the b
 (ProjectionSource.coordinates). The photo's pixels are gathered in voxels around those points and around the mirrored
 points: bodies and clothes are nearly symmetric. A pixel of the new view reads the voxels where it looks, coarser ones
 where the fine ones hold nothing. Clothes, hair and bags stick out of the bare body: what lies just outside the
-silhouette belongs to the nearest point of the surface; how far it is covered is told by the photo's contrast there.
+silhouette belongs to the nearest point of the surface; how far it is covered follows from the photo's contrast there.
 
 Letters: B photos, H x W pixels, P pixels that see a body, C channels.
 """
@@ -111,12 +111,12 @@ class SeenSurface:
         """Cover (P,) and colour (P, 3) of pixels outside the silhouette, from the photo's and what is usual."""
         settings = self.settings
         box, seen = self.around
-        told = box.read(seen, points, photo * settings.bins + _bin(outside, reach, settings.bins))
+        seen_here = box.read(seen, points, photo * settings.bins + _bin(outside, reach, settings.bins))
         metres = outside * (BODY_HEIGHT / height)
         usual = torch.sigmoid((settings.widened - metres) / settings.softness)[:, None]
-        covered = told[:, 1:2] + usual
-        mixed = (told[:, 2:] + usual * color) / covered.clamp(min=1e-6)
-        return (covered / (told[:, :1] + 1))[:, 0], mixed
+        covered = seen_here[:, 1:2] + usual
+        mixed = (seen_here[:, 2:] + usual * color) / covered.clamp(min=1e-6)
+        return (covered / (seen_here[:, :1] + 1))[:, 0], mixed
 
 
 def see_surface(
@@ -275,13 +275,13 @@ def _coarse(sums: Tensor, settings: SurfaceSettings) -> Tensor:
     below = torch.cat([mean, torch.zeros_like(mean[:, :1])], 1).expand(shape)
     for level in range(len(pyramid), 0, -1):
         now = pyramid[level - 1]
-        told = torch.cat([now[:, 1:], now[:, :1] * settings.trust**level], 1)
+        seen_here = torch.cat([now[:, 1:], now[:, :1] * settings.trust**level], 1)
         if settings.through and level <= 2:
             flat = now.sum(3, keepdim=True)
             seen = flat[:, 1:] / flat[:, :1].clamp(min=1e-6)
             share = settings.through * flat[:, :1] / (flat[:, :1] + settings.enough)
             below = torch.cat([below[:, :3] + share * (seen - below[:, :3]), below[:, 3:]], 1)
-        filled = (told + settings.enough * below) / (now[:, :1] + settings.enough)
+        filled = (seen_here + settings.enough * below) / (now[:, :1] + settings.enough)
         below = _enlarged(filled) if level > 1 else filled
     return below.movedim(1, -1).contiguous()
 

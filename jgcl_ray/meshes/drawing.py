@@ -19,9 +19,9 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.body_models import AnnyBody, SMPLBody, anny_body, smpl_body
 from jgcl_ray.meshes.body_parameters import BodyParameters, read_body_parameters
 from jgcl_ray.meshes.cameras import Camera, Mesh
-from jgcl_ray.meshes.farm import map_over_cluster
 from jgcl_ray.meshes.light_body import light_body
 from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, listing, view_folder
+from jgcl_ray.meshes.ray_map import map_over_cluster
 from jgcl_ray.meshes.renderers import open_renderer, resolve_renderer
 from jgcl_ray.meshes.shading import PreparedMesh, Renderer, Scene, render_grey, see_reference, to_uint8
 

@@ -22,8 +22,8 @@ def estimate_sheet(images: Path, parameters: Path, smpl: Path | None = None, cou
     """`count` images, evenly spread over the file's, with their projections at SHOWN beside each."""
     names = read_body_parameters(parameters).names
     chosen = [names[row] for row in np.unique(np.linspace(0, len(names) - 1, min(count, len(names))).astype(int))]
-    told = read_arrays(parameters, {"names": "U N"}, "estimate the bodies again", {"deviation": "iuf N"})
-    deviation = dict(zip(names, told["deviation"], strict=True)) if "deviation" in told else {}
+    arrays = read_arrays(parameters, {"names": "U N"}, "estimate the bodies again", {"deviation": "iuf N"})
+    deviation = dict(zip(names, arrays["deviation"], strict=True)) if "deviation" in arrays else {}
     drawn = ParameterProjections(parameters, smpl, chosen, HEIGHT, WIDTH, light=smpl is None)
     tiles: list[Tile | None] = []
     for row, name in enumerate(chosen):

@@ -16,7 +16,7 @@ COMPONENTS = 12  # K, of the pose: 99.9 % of the variance of walks
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
+class BodyEstimate:
     """How B bodies stand before their cameras, as tensors."""
 
     direction: Tensor  # (B, 2): cosine and sine of the yaw times the concentration of its von Mises distribution
@@ -70,12 +70,12 @@ class EstimatorNetwork(nn.Module):
         nn.init.zeros_(last.bias)
         self.head = nn.Sequential(nn.Linear(64 * (HEIGHT // 16) * (WIDTH // 16) + 1, 256), nn.ReLU(), last)
 
-    def forward(self, crops: Tensor, proportions: Tensor) -> Standing:
+    def forward(self, crops: Tensor, proportions: Tensor) -> BodyEstimate:
         """Crops (B, 3, 96, 48), sRGB in [0, 1], and their width over their height (B,)."""
         features = self.body((crops - 0.45) / 0.25).flatten(1)
         out = self.head(torch.cat([features, (proportions / 0.4).log()[:, None].to(features)], 1)).float()
         direction, pitch, pose, phenotypes, scale, root = out.split(self.sizes, 1)
-        return Standing(
+        return BodyEstimate(
             direction=direction,
             pitch=0.2 + 0.2 * pitch[:, 0],
             pose=pose,
@@ -85,10 +85,10 @@ class EstimatorNetwork(nn.Module):
         )
 
     @torch.no_grad()
-    def both_ways(self, crops: Tensor, proportions: Tensor) -> Standing:
+    def both_ways(self, crops: Tensor, proportions: Tensor) -> BodyEstimate:
         """The mean of what crops show and what their mirror images show, mirrored back: surer, and symmetric."""
         here, there = self(crops, proportions), self(crops.flip(3), proportions)
-        return Standing(
+        return BodyEstimate(
             direction=(here.direction + there.direction * here.direction.new_tensor([1.0, -1.0])) / 2,
             pitch=(here.pitch + there.pitch) / 2,
             pose=(here.pose + there.pose @ self.poses.mirror) / 2,

@@ -105,22 +105,22 @@ def _kept(
 def draw_pictures(height: int, width: int) -> np.ndarray:
     """What `upright_pictures` keeps; takes seconds."""
     pictures = np.empty((BODIES, SIDES, height, width), np.uint8)
-    for picture, standing in zip(pictures, _standing(), strict=True):
-        cameras = _cameras(standing, height, width)
-        picture[:] = to_uint8(render_grey(EmbreeMesh(standing), cameras, height, width).grey)
+    for picture, body in zip(pictures, _upright_bodies(), strict=True):
+        cameras = _cameras(body, height, width)
+        picture[:] = to_uint8(render_grey(EmbreeMesh(body), cameras, height, width).grey)
     return pictures
 
 
 def draw_coordinates(height: int, width: int) -> np.ndarray:
     """What `upright_coordinates` keeps; takes seconds."""
     seen = np.empty((BODIES, SIDES, height, width, 3), np.float16)
-    for of_body, standing in zip(seen, _standing(), strict=True):
-        fragments = EmbreeMesh(standing).fragments(_cameras(standing, height, width), height, width)
-        of_body[:] = see_reference(fragments, standing, anny_body().reference)
+    for of_body, body in zip(seen, _upright_bodies(), strict=True):
+        fragments = EmbreeMesh(body).fragments(_cameras(body, height, width), height, width)
+        of_body[:] = see_reference(fragments, body, anny_body().reference)
     return seen
 
 
-def _standing() -> Iterator[Mesh]:
+def _upright_bodies() -> Iterator[Mesh]:
     """Each of BODIES, its feet on z = 0."""
     body = anny_body()
     shapes = np.repeat(np.array(BUILDS, np.float32), len(INSTANTS), axis=0)
@@ -138,12 +138,12 @@ def _poses() -> np.ndarray:
     return np.stack([joint_rotations(gait, anny_body()) for gait in gaits]).astype(np.float32)
 
 
-def _cameras(standing: Mesh, height: int, width: int) -> list[Camera]:
+def _cameras(body: Mesh, height: int, width: int) -> list[Camera]:
     """A camera for each side; all frame the body alike, as high as the box that holds it from every side."""
-    tall = float(standing.vertices[:, 2].max())
+    tall = float(body.vertices[:, 2].max())
     ahead = Camera.look_at(_EYE, np.array([0, 0, tall / 2]), focal=1.0, center=(0.0, 0.0))
     around = [ahead.turned(side * STEP, np.zeros(3)) for side in range(SIDES)]
-    rows = np.concatenate([camera.project(standing.vertices)[:, 1] for camera in around])
+    rows = np.concatenate([camera.project(body.vertices)[:, 1] for camera in around])
     box = (rows.max() - rows.min()) / (1 - 2 * _MARGIN)  # its height, of which focal length 1 makes 1 a unit
     top = rows.min() - _MARGIN * box
     return [

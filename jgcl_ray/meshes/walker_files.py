@@ -52,14 +52,14 @@ def read_views(file: Path, *names: str, otherwise: str = "") -> dict[str, np.nda
     otherwise: what the user can do besides, the end of the error's line.
     """
     wanted = {name: ARRAYS[name] for name in ("names", *names)}
-    told = remedy(file.parent) + otherwise
-    arrays = read_arrays(file, wanted, told)
+    advice = remedy(file.parent) + otherwise
+    arrays = read_arrays(file, wanted, advice)
     limits = {"photo_rows": (arrays.get("photo_rows"), len(arrays["names"]))}
     if "gait" in arrays:
         limits["gait"] = (arrays["gait"][:, 2], len(ARMS))
     for name, (rows, limit) in limits.items():
         if rows is not None and not ((rows >= 0) & (rows < limit)).all():
-            raise UserError(f"{file}: damaged (a row in {name} is not below {limit}); {told}")
+            raise UserError(f"{file}: damaged (a row in {name} is not below {limit}); {advice}")
     return arrays
 
 

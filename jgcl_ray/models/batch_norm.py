@@ -91,7 +91,7 @@ class DomainBatchNorm(nn.Module):
 
 
 class InstanceNorm(nn.InstanceNorm2d):
-    """Instance norm with gain and offset, told the domain as batch norm is: it keeps no statistics to part."""
+    """Instance norm with gain and offset, given the domain as batch norm is: it keeps no statistics to part."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, affine=True)

@@ -1,6 +1,6 @@
 """ResNet without its classifier, stride of the last stage 1, under torchvision's parameter names.
 
-Every layer is told which domain the images come from: where `separate_batch_norm` is on, generated images have
+Every layer is given which domain the images come from: where `separate_batch_norm` is on, generated images have
 running statistics of their own. Sources: He et al. 2016; IBN-a: Pan et al. 2018 (names of the IBN-Net release).
 """
 

@@ -78,7 +78,7 @@ def render(recipe: EncoderRecipe) -> None:
 def lines(recipe: EncoderRecipe, checkpoint: Path, device: torch.device, drawers: int) -> Iterator[str]:
     """Train, and tell it."""
     for progress in train(recipe, checkpoint, device, drawers):
-        yield progress.told(recipe)
+        yield progress.line(recipe)
 
 
 def write_encoder(encoder: IdentityEncoder, recipe: EncoderRecipe, path: Path, metadata: dict[str, str]) -> None:

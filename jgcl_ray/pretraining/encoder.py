@@ -43,7 +43,7 @@ class Progress:
     terms: dict[str, float]
     right: float  # share of the batch whose nearest picture by another camera shows the same person
 
-    def told(self, recipe: EncoderRecipe) -> str:
+    def line(self, recipe: EncoderRecipe) -> str:
         """As a line."""
         terms = ", ".join(f"{name} {term:.3f}" for name, term in self.terms.items())
         length = f" of {recipe.steps:,}" if recipe.steps is not None else f", {self.share:.0%}"
@@ -74,17 +74,17 @@ def train(recipe: EncoderRecipe, checkpoint: Path, device: torch.device, drawers
         multiprocessing_context="fork",
     )
     first, before = learner.step, learner.seconds
-    told = since = time.monotonic()
+    line = since = time.monotonic()
     for batch in loader if learner.share < 1 else ():
         terms, right = learner.learn(batch)
         now = time.monotonic()
         learner.seconds = before + now - since
-        if rank() == 0 and (now - told >= CHECKPOINT_SECONDS or learner.share >= 1):
+        if rank() == 0 and (now - line >= CHECKPOINT_SECONDS or learner.share >= 1):
             learner.save(checkpoint)
             speed = (learner.step - first) * recipe.people * recipe.images / (now - since)
             numbers = {name: float(term) for name, term in terms.items()}
             yield Progress(learner.step, learner.share, learner.seconds, speed, numbers, float(right))
-            told = now
+            line = now
         if learner.share >= 1:
             break
 

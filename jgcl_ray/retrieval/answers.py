@@ -34,7 +34,7 @@ class Answer:
 
     def lines(self) -> list[str]:
         """Rank, distance and path, a tab between them; of tracks CAMERA/TRACK and time span before the path."""
-        middle = [f"{track}\t{_told(span)}\t" for track, span in zip(self.tracks, self.spans, strict=True)]
+        middle = [f"{track}\t{_span_text(span)}\t" for track, span in zip(self.tracks, self.spans, strict=True)]
         rows = zip(self.distances, middle or [""] * len(self.paths), self.paths, strict=True)
         return [
             f"{rank}\t{distance:.4f}\t{place}{path}" for rank, (distance, place, path) in enumerate(rows, start=1)
@@ -123,8 +123,8 @@ def answer_sheet(answers: Sequence[Answer]) -> Image.Image:
     several = len({Path(path).parent for one in answers for path in one.paths}) > 1
     rows: list[list[Tile | None]] = []
     for one in answers:
-        told = [f"{track}\n{_told(span)}" for track, span in zip(one.tracks, one.spans, strict=True)]
-        names = told or [_name(path, several) for path in one.paths]
+        captions = [f"{track}\n{_span_text(span)}" for track, span in zip(one.tracks, one.spans, strict=True)]
+        names = captions or [_name(path, several) for path in one.paths]
         tiles = [
             Tile(_opened(path), f"{rank}   {distance:.3f}\n{name}")
             for rank, (path, distance, name) in enumerate(zip(one.paths, one.distances, names, strict=True), start=1)
@@ -140,7 +140,7 @@ def write_sheet(answers: Sequence[Answer], path: Path) -> None:
     write_picture(answer_sheet(answers), path)
 
 
-def _told(span: tuple[float, float] | None) -> str:
+def _span_text(span: tuple[float, float] | None) -> str:
     return "-" if span is None else f"{span[0]:g} to {span[1]:g}"
 
 

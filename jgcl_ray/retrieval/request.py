@@ -98,7 +98,7 @@ def fulfil(request: Request) -> list[Answer]:
 
 
 def _cameras(request: Request, index: GalleryIndex) -> dict[str, str]:
-    """The camera of each image that is to be put in, told on standard error."""
+    """The camera of each image that is to be put in, reported on standard error."""
     cameras: dict[str, str] = {}
     if request.gallery is not None:
         cameras = cameras_of([request.gallery], ())

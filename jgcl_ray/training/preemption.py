@@ -24,7 +24,7 @@ def hear_sigterm() -> None:
 
 
 def heard_sigterm() -> bool:
-    """Whether there was one that no earlier call told of; from any thread."""
+    """Whether there was one that no earlier call reported; from any thread."""
     heard = _heard.is_set()
     if heard:
         _heard.clear()

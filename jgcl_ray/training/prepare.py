@@ -150,7 +150,7 @@ def plan_run(config: Config) -> Plan:
 
 
 def estimate_bodies(plan: Plan) -> None:
-    """Find the bodies on the images, where that is wished, and list the unsure ones; kept in the run folder.
+    """Find the bodies on the images for meshes.source=estimated, and list the unsure ones; kept in the run folder.
 
     Once, on the driver, before the workers start.
     """
@@ -208,8 +208,8 @@ def _config_before(file: Path) -> Config:
     try:
         return load_config(file)
     except UserError as error:
-        told = str(error).removeprefix(f"{file}: ")
-        raise UserError(f"{file}: damaged ({told}); restore it, or give this run another run.name") from None
+        reason = str(error).removeprefix(f"{file}: ")
+        raise UserError(f"{file}: damaged ({reason}); restore it, or give this run another run.name") from None
 
 
 def open_folder(plan: Plan) -> None:
@@ -298,11 +298,11 @@ def stage(plan: Plan, first: bool) -> Plan:
         return plan
 
     def copied(folder: Path) -> Path:
-        def tell(done: int, files: int) -> None:
+        def show_progress(done: int, files: int) -> None:
             if first:
                 bar.write(stage=f"copying {folder.name}", batch=done, batches=files, numbers={})
 
-        return stage_folder(folder, disk, tell)
+        return stage_folder(folder, disk, show_progress)
 
     root, source = copied(plan.dataset.root), plan.source
     changes: dict[str, Any] = {"data": config.data.model_copy(update={"root": root})}

@@ -31,7 +31,7 @@ from jgcl_ray.training.loop import Outcome
 from jgcl_ray.training.preemption import hear_sigterm, heard_sigterm
 from jgcl_ray.training.prepare import InProcess, Plan, check_folder, estimate_bodies, open_folder, plan_run
 from jgcl_ray.training.run_lock import only_writer
-from jgcl_ray.training.summary import describe, memory, told, told_memory
+from jgcl_ray.training.summary import aligned, describe, memory, memory_lines
 from jgcl_ray.training.terminal import WARNINGS
 from jgcl_ray.training.worker import ask_to_stop, clear, read_outcome, work
 
@@ -46,10 +46,10 @@ class Interrupted(Exception):
         super().__init__(f"stopped by {signal.Signals(number).name}; the same command goes on from here")
 
 
-Tell = Callable[[str], None]
+LineWriter = Callable[[str], None]
 
 
-def train(config: Config, tell: Tell) -> Outcome:
+def train(config: Config, write_line: LineWriter) -> Outcome:
     """A whole run, or the rest of one; on the Ray cluster that is there, or on one of its own.
 
     tell: hears the header, line by line. Raises UserError for what the user can mend, another process that writes to
@@ -57,10 +57,10 @@ def train(config: Config, tell: Tell) -> Outcome:
     """
     plan = plan_run(config)
     with only_writer(plan.folder):
-        return _train(plan, tell)
+        return _train(plan, write_line)
 
 
-def _train(plan: Plan, tell: Tell) -> Outcome:
+def _train(plan: Plan, write_line: LineWriter) -> Outcome:
     config = plan.config
     open_folder(plan)
     estimate_bodies(plan)
@@ -69,7 +69,7 @@ def _train(plan: Plan, tell: Tell) -> Outcome:
         logger.warning("MLflow: %s; the record stays in %s", unavailable, plan.folder)
     # Signals after Ray: where it starts it puts a handler of its own on SIGTERM, which ends the process.
     with nullcontext() if config.run.local else ray_cluster(), _signals(plan.folder) as received:
-        outcome = _in_this_process(plan, tell) if config.run.local else _on_ray(plan, tell)
+        outcome = _in_this_process(plan, write_line) if config.run.local else _on_ray(plan, write_line)
     if received:
         raise Interrupted(received[0])
     if outcome is None:
@@ -77,7 +77,7 @@ def _train(plan: Plan, tell: Tell) -> Outcome:
     return outcome
 
 
-def dry_run(config: Config, tell: Tell) -> None:
+def dry_run(config: Config, write_line: LineWriter) -> None:
     """Check everything that a run checks before it trains, and tell its plan and the memory that it will need.
 
     Nothing is written but the walkers, where they are asked for and not yet in the cache.
@@ -89,23 +89,23 @@ def dry_run(config: Config, tell: Tell) -> None:
     else:
         with ray_cluster():
             devices = _devices(config, _check_resources(config))
-    for line in (*told(describe(plan, devices)), *told_memory(memory(plan))):
-        tell(line)
+    for line in (*aligned(describe(plan, devices)), *memory_lines(memory(plan))):
+        write_line(line)
 
 
-def _in_this_process(plan: Plan, tell: Tell) -> Outcome:
+def _in_this_process(plan: Plan, write_line: LineWriter) -> Outcome:
     config, device = plan.config, _local_device(plan.config)
     _use_threads(config, 1)
-    for line in told(describe(plan, f"one process on {device.type}, {torch.get_num_threads()} threads, no Ray")):
-        tell(line)
+    for line in aligned(describe(plan, f"one process on {device.type}, {torch.get_num_threads()} threads, no Ray")):
+        write_line(line)
     return work(plan, InProcess(config.pseudo_labels), Shard(), device)
 
 
-def _on_ray(plan: Plan, tell: Tell) -> Outcome | None:
+def _on_ray(plan: Plan, write_line: LineWriter) -> Outcome | None:
     config = plan.config
     cuda = _check_resources(config)
-    for line in told(describe(plan, _devices(config, cuda))):
-        tell(line)
+    for line in aligned(describe(plan, _devices(config, cuda))):
+        write_line(line)
     actor = start_clustering_actor(config.pseudo_labels)
     resources = {"CPU": config.scaling.cpus_per_worker}
     if cuda:
@@ -310,7 +310,7 @@ def _local_device(config: Config) -> torch.device:
 
 
 def _cause(error: ray.train.TrainingFailedError) -> Exception:
-    """A worker's UserError, to be told in one line; anything else as Ray tells it."""
+    """A worker's UserError, to be reported in one line; anything else as Ray reports it."""
     failures: Mapping[int, Exception] = getattr(error, "worker_failures", {})
     for failure in failures.values():
         inner: BaseException | None = failure

@@ -43,7 +43,7 @@ class Owner:
         return cls(os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S"))
 
     def is_gone(self, silent_for: float) -> bool:
-        """Whether it has ended, as far as can be told; silent_for: seconds since it touched the file."""
+        """Whether it has ended, as far as is known; silent_for: seconds since it touched the file."""
         if silent_for > STALE_AFTER or not 0 < self.process < 2**31:
             return True
         if self.host != socket.gethostname():

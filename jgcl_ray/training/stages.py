@@ -253,7 +253,7 @@ class _Paired(ABC):
 
 
 class Generation(_Paired):
-    """Stage 2: E_str, G and D on all images, but for those of unsure bodies where that is wished; E_id is frozen."""
+    """Stage 2: E_str, G and D on all images, but for unsure bodies with meshes.skip_unsure; E_id is frozen."""
 
     trains_encoder = False
 

@@ -72,13 +72,13 @@ def memory(plan: Plan) -> Mapping[str, int]:
     }
 
 
-def told(lines: Mapping[str, str]) -> Iterator[str]:
+def aligned(lines: Mapping[str, str]) -> Iterator[str]:
     """The lines for a terminal, titles in a column."""
     width = max(map(len, lines))
     return (f"{title:>{width}}  {line}" for title, line in lines.items())
 
 
-def told_memory(parts: Mapping[str, int]) -> Iterator[str]:
+def memory_lines(parts: Mapping[str, int]) -> Iterator[str]:
     """The memory for a terminal, with what one worker needs in all."""
     worker = {name: size for name, size in parts.items() if name != "clustering actor" and size}
     yield f"memory of each worker, about {_bytes(sum(worker.values()))}:"

@@ -123,14 +123,14 @@ def remaining(records: list[TrialRecord], drawn: Mapping[int, Params], again: bo
 
 
 class SweepRecord:
-    """What the driver of a sweep keeps; MLflow is told by a thread, so that trials never wait for it."""
+    """What the driver of a sweep keeps; MLflow is updated by a thread, so that trials never wait for it."""
 
     def __init__(self, folder: Path, base: Config, space: Space, metric: str) -> None:
         self.folder, self.trials = folder, folder / TRIALS
         self._base, self._space, self._metric = base, space, metric
         self._mirror = Mirror(folder, tracking_uri(base)) if base.tracking.enabled else None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sweep record")
-        self._told: list[Future[None]] = []
+        self._sent: list[Future[None]] = []
         self._settled: set[tuple[str, Status]] = set()
         self._ended = 0
 
@@ -140,17 +140,17 @@ class SweepRecord:
         self.trials.mkdir(exist_ok=True)
         self._ended = len(_lines(self.folder / METRICS))
         sweep = self._space.sweep
-        told = {"space": self._space.name, "config": self._base.run.name, "metric": self._metric}
-        told |= {"trials": str(self._space.trials), "seed": str(sweep.seed), "searcher": sweep.searcher}
-        told |= {f"scheduler.{name}": str(value) for name, value in sweep.scheduler.model_dump().items()}
-        told |= {each.field: str(each) for each in self._space.dimensions}
+        params = {"space": self._space.name, "config": self._base.run.name, "metric": self._metric}
+        params |= {"trials": str(self._space.trials), "seed": str(sweep.seed), "searcher": sweep.searcher}
+        params |= {f"scheduler.{name}": str(value) for name, value in sweep.scheduler.model_dump().items()}
+        params |= {each.field: str(each) for each in self._space.dimensions}
         RunCard(
             key=RunCard.read(self.folder).key if (self.folder / CARD).exists() else uuid.uuid4().hex,
             name=self.folder.name,
             uri=masked(tracking_uri(self._base)),
             experiment=self._base.tracking.experiment,
             status="RUNNING",
-            params=told,
+            params=params,
             tags={"dataset": self._base.data.name},
         ).write(self.folder)
         if (unavailable := prepare_tracking(self._base)) is not None:
@@ -187,14 +187,14 @@ class SweepRecord:
         }
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        self._told.append(self._thread.submit(self._settle))
+        self._sent.append(self._thread.submit(self._settle))
         return record
 
     def settle_trials(self) -> None:
         """When none runs any more: what still says `running` was interrupted; the MLflow runs of all are closed."""
         self._thread.shutdown(wait=True)
-        for told in self._told:
-            told.result()
+        for future in self._sent:
+            future.result()
         for record in read_trials(self.trials):
             if record.status == "running":
                 replace(record, status="interrupted", reason="the sweep was stopped").write(self.trials)

@@ -156,8 +156,8 @@ def _as_csv(space: Space, metric: str, trials: Sequence[TrialRecord]) -> str:
         ["trial", "status", "reason", "origin", metric, "test mAP", "test rank-1", "epochs", "seconds", *fields]
     )
     for trial in trials:
-        told = (trial.name, trial.status, trial.reason, trial.origin, trial.best, trial.mAP, trial.rank1)
-        writer.writerow([*told, trial.epochs, trial.seconds, *(trial.params.get(field) for field in fields)])
+        columns = (trial.name, trial.status, trial.reason, trial.origin, trial.best, trial.mAP, trial.rank1)
+        writer.writerow([*columns, trial.epochs, trial.seconds, *(trial.params.get(field) for field in fields)])
     return text.getvalue()
 
 

@@ -118,7 +118,7 @@ class Space:
 
     @property
     def trials(self) -> int:
-        """How many trials; all combinations of a grid, unless told otherwise."""
+        """How many trials; all combinations of a grid, unless given."""
         return self.sweep.trials or self.combinations
 
     @property
@@ -151,7 +151,7 @@ def load_space(source: str | Path, trials: int | None = None) -> tuple[str, Swee
     try:
         return path.stem, SweepConfig.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{path}: {_said(error)}") from None
+        raise UserError(f"{path}: {_reason(error)}") from None
 
 
 def check_space(name: str, sweep: SweepConfig, base: Config) -> Space:
@@ -179,7 +179,7 @@ def check_space(name: str, sweep: SweepConfig, base: Config) -> Space:
             try:
                 configured(base, params)
             except UserError as error:  # fields that do not go together
-                raise UserError(f"search space {name}, trial {number}, {told(params)}: {error}") from None
+                raise UserError(f"search space {name}, trial {number}, {params_text(params)}: {error}") from None
     return space
 
 
@@ -192,7 +192,7 @@ def configured(base: Config, params: Mapping[str, Any]) -> Config:
     return validate(tree)
 
 
-def told(params: Mapping[str, Any]) -> str:
+def params_text(params: Mapping[str, Any]) -> str:
     """Fields and values in a line."""
     return ", ".join(f"{field}={value}" for field, value in params.items())
 
@@ -289,7 +289,7 @@ def _check_population(space: Space) -> None:
         raise UserError(f"search space {space.name}: pbt needs two trials or more, and searcher: random")
 
 
-def _said(error: ValidationError) -> str:
+def _reason(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

@@ -40,7 +40,7 @@ from jgcl_ray.tuning.record import (
     remaining,
 )
 from jgcl_ray.tuning.report import write_report
-from jgcl_ray.tuning.space import Dimension, Params, Space, metric_of, told
+from jgcl_ray.tuning.space import Dimension, Params, Space, metric_of, params_text
 from jgcl_ray.tuning.trial import Trial, TrialSetting, epochs_before, last_line
 
 DRIVER_CPUS = 0.05  # of the process that starts and follows one trial; Tune refuses 0
@@ -48,13 +48,13 @@ TUNE = "tune"  # folder of Tune's own state, in that of the sweep
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no copy of the record as CSV, JSON and TensorBoard
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # told in a line each, by what trial.json says
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # reported in a line each, by what trial.json says
     "TUNE_GLOBAL_CHECKPOINT_S": "5",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
 }
 
-Tell = Callable[[str], None]
+LineWriter = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Sweep:
         return best_of(self.trials)
 
 
-def sweep(base: Config, space: Space, tell: Tell, again: bool = False) -> Sweep:
+def sweep(base: Config, space: Space, write_line: LineWriter, again: bool = False) -> Sweep:
     """Run all trials of a space that have not ended yet; on the Ray cluster that is there, or on one of its own.
 
     again: failed trials too. tell: hears a line now and then. Raises UserError for what the user can mend, before
@@ -84,10 +84,10 @@ def sweep(base: Config, space: Space, tell: Tell, again: bool = False) -> Sweep:
     check_folder(folder, "run.root, run.name:")
     plan_run(base)  # also renders walkers, once, before the trials want them
     with only_writer(folder):
-        return _sweep(folder, metric, base, space, tell, again)
+        return _sweep(folder, metric, base, space, write_line, again)
 
 
-def _sweep(folder: Path, metric: str, base: Config, space: Space, tell: Tell, again: bool) -> Sweep:
+def _sweep(folder: Path, metric: str, base: Config, space: Space, write_line: LineWriter, again: bool) -> Sweep:
     open_folder(folder, base, space)
     check_params(folder / TRIALS, space)
     for name, value in _QUIET.items():
@@ -103,9 +103,9 @@ def _sweep(folder: Path, metric: str, base: Config, space: Space, tell: Tell, ag
             with ray_cluster():
                 at_once = _trials_at_once(base)
                 setting = TrialSetting(_keeping(base, space), folder / TRIALS, metric, numbers, record.open())
-                tell(_header(space, setting, at_once, record.page))
+                write_line(_header(space, setting, at_once, record.page))
                 with suppress(KeyboardInterrupt):
-                    watcher = _Watcher(record, setting, tell)
+                    watcher = _Watcher(record, setting, write_line)
                     _tuner(folder, space, setting, list(left.values()), at_once, watcher).fit()
             shutil.rmtree(folder / TUNE, ignore_errors=True)
         else:
@@ -309,8 +309,8 @@ def _distribution(dimension: Dimension) -> Any:
 class _Watcher(tune.Callback):
     """Hears from Tune when trials end."""
 
-    def __init__(self, record: SweepRecord, setting: TrialSetting, tell: Tell) -> None:
-        self._record, self._setting, self._tell = record, setting, tell
+    def __init__(self, record: SweepRecord, setting: TrialSetting, write_line: LineWriter) -> None:
+        self._record, self._setting, self._write_line = record, setting, write_line
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune writes its callbacks into a file, which nobody reads here."""
@@ -327,8 +327,8 @@ class _Watcher(tune.Callback):
         number = self._setting.number(trial.trial_id, trial.config)
         record = self._record.ended(number, trial.config["params"], status, reason)
         value = "-" if record.best is None else f"{record.best:.4f}"
-        said = f"{record.name}  {record.status}  {self._setting.metric} {value}  {told(record.params)}"
-        self._tell(f"{said}  ({record.reason})" if record.reason else said)
+        said = f"{record.name}  {record.status}  {self._setting.metric} {value}  {params_text(record.params)}"
+        self._write_line(f"{said}  ({record.reason})" if record.reason else said)
 
 
 @contextmanager

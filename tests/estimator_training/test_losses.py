@@ -19,7 +19,7 @@ from jgcl_ray.estimator_training.losses import (
 )
 from jgcl_ray.estimator_training.pictures import PictureBatch, draw_pictures
 from jgcl_ray.estimator_training.skeleton import Skeleton
-from jgcl_ray.meshes.estimator_network import EstimatorNetwork, Standing
+from jgcl_ray.meshes.estimator_network import BodyEstimate, EstimatorNetwork
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,9 @@ def width(batch: PictureBatch) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def true(batch: PictureBatch, network: EstimatorNetwork, skeleton: Skeleton) -> Standing:
+def true(batch: PictureBatch, network: EstimatorNetwork, skeleton: Skeleton) -> BodyEstimate:
     """What the truth is in the network's terms; scale and place by least squares over the joints."""
-    found = Standing(
+    found = BodyEstimate(
         direction=50 * torch.stack([batch.yaw.cos(), batch.yaw.sin()], 1),
         pitch=batch.pitch,
         pose=network.poses.encode(batch.pose),
@@ -58,11 +58,11 @@ def true(batch: PictureBatch, network: EstimatorNetwork, skeleton: Skeleton) -> 
     mean, wanted = here.mean(1, keepdim=True), there.mean(1, keepdim=True)
     scale = ((here - mean) * (there - wanted)).sum((1, 2)) / (here - mean).square().sum((1, 2))
     root = (wanted - scale[:, None, None] * mean)[:, 0] / width(batch)[:, 0]
-    return Standing(found.direction, found.pitch, found.pose, found.phenotypes, scale, root)
+    return BodyEstimate(found.direction, found.pitch, found.pose, found.phenotypes, scale, root)
 
 
 def test_the_truth_projects_onto_the_truth(
-    true: Standing, batch: PictureBatch, network: EstimatorNetwork, skeleton: Skeleton
+    true: BodyEstimate, batch: PictureBatch, network: EstimatorNetwork, skeleton: Skeleton
 ) -> None:
     """Mirrored pictures included: half of a batch is."""
     joints = projected(true, batch.proportions, network, skeleton) * width(batch)
@@ -71,7 +71,7 @@ def test_the_truth_projects_onto_the_truth(
     assert overlap(mask, batch.mask).mean() > 0.65
 
 
-def test_errors_cost(true: Standing, batch: PictureBatch, network: EstimatorNetwork, skeleton: Skeleton) -> None:
+def test_errors_cost(true: BodyEstimate, batch: PictureBatch, network: EstimatorNetwork, skeleton: Skeleton) -> None:
     at_truth = estimator_losses(true, batch, network, skeleton)
     assert at_truth.keys() == WEIGHTS.keys()
     changes: dict[str, dict[str, torch.Tensor]] = {
@@ -84,7 +84,7 @@ def test_errors_cost(true: Standing, batch: PictureBatch, network: EstimatorNetw
         "prior": {"pose": 3 * true.pose},
     }
     for term, change in changes.items():
-        worse = estimator_losses(Standing(**{**vars(true), **change}), batch, network, skeleton)
+        worse = estimator_losses(BodyEstimate(**{**vars(true), **change}), batch, network, skeleton)
         assert worse[term] > 1.2 * at_truth[term] + 0.001, term
 
 

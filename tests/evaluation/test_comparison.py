@@ -13,7 +13,7 @@ from jgcl_ray.atomic import write_json
 from jgcl_ray.data.datasets import ReidDataset, Split
 from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation.bootstrap import paired_difference
-from jgcl_ray.evaluation.comparison import check_comparable, compare, telling
+from jgcl_ray.evaluation.comparison import check_comparable, compare, most_changed
 from jgcl_ray.evaluation.query_scores import QueryScores, ScoresFile
 from jgcl_ray.evaluation.ranking import Labels, rank_by
 from jgcl_ray.evaluation.viewpoints import bins_of, read_yaws, viewpoint_precisions
@@ -119,7 +119,7 @@ def test_of_many_pairs_the_telling_are_shown() -> None:
     every = [replace(one, gallery_cameras=cameras, by_camera=np.random.default_rng(seed).random((queries, 5)))
              for seed, one in enumerate((mine, theirs))]  # fmt: skip
     shares = compare(every[0], file_of(every[1])).by_camera_pair
-    shown = telling(shares)
+    shown = most_changed(shares)
     means = sorted((share.difference.mean for share in shares), reverse=True)
     assert len(shares) == 15 and [share.difference.mean for share in shown] == means[:6] + means[-6:]
 

@@ -16,7 +16,7 @@ from jgcl_ray.config import PseudoLabelsConfig
 from jgcl_ray.data.datasets.reid_dataset import RankingProtocol
 from jgcl_ray.evaluation import report
 from jgcl_ray.evaluation.assessment import Assessment
-from jgcl_ray.evaluation.clusters import cluster_gallery, for_gallery, telling
+from jgcl_ray.evaluation.clusters import cluster_gallery, example_clusters, for_gallery
 from jgcl_ray.evaluation.page import find, render_page
 from jgcl_ray.evaluation.plots import chance_cmc, embedding_map
 from jgcl_ray.evaluation.ranking import Labels, rank_by
@@ -80,8 +80,8 @@ def test_clusters_are_judged_by_known_people() -> None:
     ]
     assert people[found.clusters[1].rows].tolist() == [2, 2, 2, 3]
     assert (found.people, found.split_people) == (4, 0)
-    assert [cluster.number for cluster in telling(found, 3)] == [0, 1, 3]
-    assert [cluster.number for cluster in telling(found, 8)] == [0, 1, 3]
+    assert [cluster.number for cluster in example_clusters(found, 3)] == [0, 1, 3]
+    assert [cluster.number for cluster in example_clusters(found, 8)] == [0, 1, 3]
 
 
 def test_rho_keeps_the_near_photos_of_each() -> None:

@@ -25,7 +25,7 @@ from jgcl_ray.meshes.drawing import ParameterProjections
 from jgcl_ray.meshes.estimated_bodies import ensure_estimated
 from jgcl_ray.meshes.estimator import WEIGHTS, BodyEstimates, BodyEstimator, load_estimator, weights_metadata
 from jgcl_ray.meshes.estimator.__main__ import main
-from jgcl_ray.meshes.estimator_network import Standing, circular_deviation
+from jgcl_ray.meshes.estimator_network import BodyEstimate, circular_deviation
 from jgcl_ray.meshes.projection_folders import view_folder
 
 
@@ -66,7 +66,7 @@ def test_yaw_and_pitch_are_those_of_the_walkers(yaw: float, pitch: float) -> Non
     expected = Camera.look_at(eye, np.zeros(3), focal=1.0, center=(0.0, 0.0)).turned(yaw, np.zeros(3)).rotation
     direction = 3 * torch.tensor([[math.cos(angle), math.sin(angle)]])
     empty = torch.zeros(1, 0)
-    standing = Standing(direction, torch.tensor([down]), empty, empty, torch.ones(1), torch.zeros(1, 2))
+    standing = BodyEstimate(direction, torch.tensor([down]), empty, empty, torch.ones(1), torch.zeros(1, 2))
     np.testing.assert_allclose(standing.turns()[0].numpy(), expected, atol=1e-6)
     assert math.degrees(float(standing.yaw)) == pytest.approx(yaw, abs=1e-4)
     assert float(standing.concentration) == pytest.approx(3)

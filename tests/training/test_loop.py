@@ -287,8 +287,8 @@ def test_two_workers_do_what_one_does(
     assert [line.keys() for line in one] == [line.keys() for line in two]
     for ours, theirs in zip(two, one, strict=True):
         for name, value in theirs.items():
-            # Rounding grows with the joint stage's steps: losses move by a percent or two, views by more, a rank by one
-            # of 16 images. Half a batch, other negatives or labels would move them by tens of percent.
+            # Rounding grows with the joint stage's steps: losses move by a percent or two, views by more, a rank by
+            # one of 16 images. Half a batch, other negatives or labels would move them by tens of percent.
             near = {"rel": 1e-2, "abs": 1e-3}
             if theirs["stage"] == "joint":
                 near = {"rel": 0.2, "abs": 0.1} if name in VITAL else {"rel": 5e-2, "abs": 1e-2}

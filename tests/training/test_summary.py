@@ -47,9 +47,9 @@ def test_dry_run_writes_nothing_and_bad_input_is_one_line(walkers: Path, tmp_pat
             check=False,
         )
 
-    told = run()
-    assert told.returncode == 0, told.stderr
-    assert "memory of each worker, about" in told.stdout
+    aligned = run()
+    assert aligned.returncode == 0, aligned.stderr
+    assert "memory of each worker, about" in aligned.stdout
     assert not (tmp_path / "runs").exists()
     refused = run("meshes.source=folders", f"meshes.root={tmp_path}")
     assert (refused.returncode, refused.stdout) == (2, "")

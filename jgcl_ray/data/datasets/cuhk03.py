@@ -163,8 +163,10 @@ def _train_and_val(folder: Path) -> ReidDataset:
     train = _named(folder, "train/")
     images = [*train, *_named(folder, f"{test}/", add=_VALIDATION)]
     people = frozenset(image.identity for image in train)
-    said = f"{len(people):,} people of train/ train, those of {test}/ are searched for; not the protocol of 767 / 700"
-    return divided("cuhk03", folder, images, people, protocol="market", division=said)
+    summary = (
+        f"{len(people):,} people of train/ train, those of {test}/ are searched for; not the protocol of 767 / 700"
+    )
+    return divided("cuhk03", folder, images, people, protocol="market", division=summary)
 
 
 def _by_rule(folder: Path, images: list[NamedImage], data: DataConfig) -> ReidDataset:
@@ -172,8 +174,8 @@ def _by_rule(folder: Path, images: list[NamedImage], data: DataConfig) -> ReidDa
     warn_of_counts("cuhk03", folder, {"people": (len(people), PEOPLE)})
     division = Division.of(data)
     training = division.training(people, round(len(people) * TRAIN / PEOPLE))
-    said = f"no official index; {division.said(len(training), len(people) - len(training))}"
-    return divided("cuhk03", folder, images, training, protocol="market", division=said)
+    summary = f"no official index; {division.summary(len(training), len(people) - len(training))}"
+    return divided("cuhk03", folder, images, training, protocol="market", division=summary)
 
 
 def _official(folder: Path, variant: str) -> tuple[Path, dict[str, list[str]]] | None:

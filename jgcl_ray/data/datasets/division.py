@@ -41,7 +41,7 @@ class Division:
         first = int(self.train_share * len(people)) if count is None else count
         return frozenset(sorted(people, key=self._place)[:first])
 
-    def said(self, train: int, test: int) -> str:
+    def summary(self, train: int, test: int) -> str:
         """What the division is, for logs."""
         return f"{train:,} people train, {test:,} are searched for: order of SHA-256, split {self.number}"
 

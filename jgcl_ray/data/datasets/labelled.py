@@ -66,7 +66,7 @@ def read_labelled(data: DataConfig) -> ReidDataset:
         images,
         training,
         protocol="cross_camera" if len(cameras) == 2 else "market",
-        division=division.said(len(training), len(people) - len(training)),
+        division=division.summary(len(training), len(people) - len(training)),
     )
     named = {number: name for name, number in cameras.items() if name != str(number)}
     return thinned(replace(dataset, camera_names=named), data.per_tracklet)

@@ -51,10 +51,10 @@ def read_prid2011(data: DataConfig) -> ReidDataset:
     people = frozenset(image.identity for image in images if image.identity <= SHARED)
     division = Division.of(data)
     training = division.training(people)
-    said = division.said(len(training), len(people) - len(training))
+    summary = division.summary(len(training), len(people) - len(training))
     if multi and (splits := next((at / SPLITS for at in (found, found.parent) if (at / SPLITS).is_file()), None)):
         training, test = _listed(splits, data.split, people)
-        people, said = training | test, f"{splits.name}, split {data.split}"
+        people, summary = training | test, f"{splits.name}, split {data.split}"
     warn_of_counts("prid2011", root, {"people in both cameras": (len(people), 178 if multi else SHARED)})
     searched = [image for image in images if image.identity not in training]
     query = [image for image in searched if image.camera == 1 and image.identity in people]
@@ -67,7 +67,7 @@ def read_prid2011(data: DataConfig) -> ReidDataset:
         query=None if nobody else labelled_split(root, middle_of_each_tracklet(query) if multi else query),
         gallery=None if nobody else labelled_split(root, gallery),
         protocol="cross_camera",
-        division=said,
+        division=summary,
     )
     return thinned(dataset, data.per_tracklet)
 

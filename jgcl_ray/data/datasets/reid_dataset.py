@@ -110,7 +110,7 @@ class ReidDataset:
 
     @property
     def description(self) -> str:
-        """Name, place and, where it is told, division, for logs."""
+        """Name, place and, where it is known, division, for logs."""
         return f"{self.name} in {self.root}" + (f" ({self.division})" if self.division else "")
 
     @property

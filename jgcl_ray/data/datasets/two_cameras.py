@@ -45,8 +45,8 @@ class TwoCameras:
         training = division.training(people)
         counts = {"images": (len(images), self.images), "identities": (len(people), self.people)}
         warn_of_counts(self.name, root, counts | {"cameras": (len({image.camera for image in images}), 2)})
-        said = division.said(len(training), len(people) - len(training))
-        return divided(self.name, root, images, training, protocol="cross_camera", division=said)
+        summary = division.summary(len(training), len(people) - len(training))
+        return divided(self.name, root, images, training, protocol="cross_camera", division=summary)
 
 
 def _viper(root: Path) -> tuple[Path, list[NamedImage]]:

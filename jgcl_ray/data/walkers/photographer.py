@@ -110,7 +110,7 @@ def _light(scene: Scene, normals: np.ndarray) -> np.ndarray:
 
 
 class Photographer:
-    """One sitting: a walker, a scene and whatever else is in the picture. The same for every view.
+    """One session: a walker, a scene and whatever else is in the picture. The same for every view.
 
     noise: draws the sensor's noise, where `rng` is the same for all frames of a walk. passed: by how many metres the
     walker has moved along the backdrop, to the right, since that walk began.

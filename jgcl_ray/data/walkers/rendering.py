@@ -203,7 +203,7 @@ def _render_in_worker(job: tuple[int, Path, WalkersSize]) -> int:
 
 
 @dataclass(frozen=True)
-class Taken:
+class RenderedPhoto:
     """A photo of a plan, and who could take more of the same scene."""
 
     jpeg: bytes
@@ -212,10 +212,10 @@ class Taken:
     photographer: Photographer
 
 
-def take_photo(plan: Plan, row: int) -> Taken:
+def take_photo(plan: Plan, row: int) -> RenderedPhoto:
     """The photo in a row of the plan, alone: neither files nor projections."""
     photo = plan.photos[row]
-    rng = sitting = np.random.default_rng(photo.seed)
+    rng = scene_rng = np.random.default_rng(photo.seed)
     ahead = aside = 0.0
     if photo.step is not None:
         rng = np.random.default_rng([photo.seed, photo.step.number])
@@ -223,8 +223,8 @@ def take_photo(plan: Plan, row: int) -> Taken:
         ahead, aside = walked * np.cos(yaw), walked * np.sin(yaw)
     person, scene = plan.people[photo.person], plan.scenes[photo.camera - 1]
     figure = dress(person, photo.gait)
-    shot = frame(figure, scene, sitting, photo.yaw, rng, ahead)
-    photographer = Photographer(person, figure, scene, shot, sitting, rng, aside)
+    shot = frame(figure, scene, scene_rng, photo.yaw, rng, ahead)
+    photographer = Photographer(person, figure, scene, shot, scene_rng, rng, aside)
     other = None
     if photo.passer_by >= 0:
         passer_by = plan.people[photo.passer_by]
@@ -232,7 +232,7 @@ def take_photo(plan: Plan, row: int) -> Taken:
     quality = int(rng.integers(*scene.jpeg_quality))
     jpeg = io.BytesIO()
     Image.fromarray(photographer.photo(other, photo.occluder)).save(jpeg, "JPEG", quality=quality)
-    return Taken(jpeg.getvalue(), figure, shot, photographer)
+    return RenderedPhoto(jpeg.getvalue(), figure, shot, photographer)
 
 
 def _render_photo(plan: Plan, row: int, folder: Path, size: WalkersSize) -> None:

@@ -24,7 +24,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.image_files import UnreadableImage, read_image, resize
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.body_parameters import BodyParameters
-from jgcl_ray.meshes.estimator_network import HEIGHT, WIDTH, EstimatorNetwork, Standing, circular_deviation
+from jgcl_ray.meshes.estimator_network import HEIGHT, WIDTH, BodyEstimate, EstimatorNetwork, circular_deviation
 from jgcl_ray.meshes.walking_pose import MOVED
 from jgcl_ray.models.weights import load_weights
 
@@ -110,18 +110,18 @@ class BodyEstimator:
         pixels = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255
         proportions = torch.from_numpy(sizes[:, 1] / sizes[:, 0]).float().to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bf16):
-            standing = self.network.both_ways(pixels, proportions)
-        return {name: tensor.cpu().numpy() for name, tensor in self._named(standing).items()}
+            estimate = self.network.both_ways(pixels, proportions)
+        return {name: tensor.cpu().numpy() for name, tensor in self._named(estimate).items()}
 
-    def _named(self, standing: Standing) -> dict[str, Tensor]:
+    def _named(self, estimate: BodyEstimate) -> dict[str, Tensor]:
         return {
-            "yaw": torch.rad2deg(standing.yaw),
-            "deviation": circular_deviation(standing.concentration),
-            "turn": standing.turns(),
-            "pose": self.network.poses(standing.pose),
-            "phenotypes": standing.phenotypes,
-            "scale": standing.scale,
-            "root": standing.root,
+            "yaw": torch.rad2deg(estimate.yaw),
+            "deviation": circular_deviation(estimate.concentration),
+            "turn": estimate.turns(),
+            "pose": self.network.poses(estimate.pose),
+            "phenotypes": estimate.phenotypes,
+            "scale": estimate.scale,
+            "root": estimate.root,
         }
 
 

@@ -14,7 +14,7 @@ import ray
 from mesh_samples import make_parameters
 
 from jgcl_ray.errors import UserError
-from jgcl_ray.meshes.farm import map_over_cluster
+from jgcl_ray.meshes.ray_map import map_over_cluster
 from jgcl_ray.ray_cluster import ray_cluster
 
 
