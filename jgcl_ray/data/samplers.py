@@ -15,7 +15,7 @@ import numpy as np
 from jgcl_ray.errors import UserError
 
 # First words of the seeds, so that no two uses draw the same numbers.
-SHUFFLE, IDENTITIES, AUGMENTATION, VIEW = range(4)
+SHUFFLE, IDENTITIES, AUGMENTATION, VIEW, VIEW_AUGMENTATION = range(5)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from jgcl_ray.batches import NOVEL_VIEWS, ViewedBatch
 from jgcl_ray.config import ViewCamera
 from jgcl_ray.data.image_store import SHARED_MEMORY, ImageStore, free_bytes
-from jgcl_ray.data.samplers import AUGMENTATION, VIEW, Draw
+from jgcl_ray.data.samplers import AUGMENTATION, VIEW, VIEW_AUGMENTATION, Draw
 from jgcl_ray.data.transforms import Augmentation, normalise_images
 from jgcl_ray.meshes.correspondence import see_surface
 from jgcl_ray.meshes.projections import ProjectionSource
@@ -151,16 +151,20 @@ class ViewedImages:
         ]
         viewed = draws[:: self.every]
         views, cameras = self.views(viewed)
+        augmented = [
+            self.augmentation(view, draw.generator(self.seed, VIEW_AUGMENTATION))
+            for view, draw in zip(views, viewed, strict=True)
+        ]
         return ViewedBatch(
             image=normalise_images(photos),
             index=torch.tensor([draw.row for draw in draws]),
-            view=normalise_images(views),
+            view=normalise_images(augmented),
             view_index=torch.tensor([draw.row for draw in viewed]),
             view_camera=torch.tensor(cameras),
         )
 
     def views(self, draws: Sequence[Draw]) -> tuple[list[np.ndarray], list[int]]:
-        """An augmented view of each draw, uint8 (H, W, 3), and the camera that it is shown by."""
+        """A view of each draw, uint8 (H, W, 3), and the camera that it is shown by."""
         generators = [draw.generator(self.seed, VIEW) for draw in draws]
         rows = [draw.row for draw in draws]
         sides = [int(random.integers(len(NOVEL_VIEWS))) for random in generators]
@@ -173,7 +177,7 @@ class ViewedImages:
                 view = self._composed(body, self.layers.backdrop(behind[i]), own, shown_by[i])
             else:  # a photo on which no body is known is learnt from as it is
                 view, shown_by[i] = self.images.load(row), own
-            views.append(self.augmentation(view, generators[i]))
+            views.append(view)
         return views, shown_by
 
     def _own_camera(self, row: int) -> int:

@@ -181,6 +181,7 @@ class Loop:
             self.position.step,
             trains_encoder=stage.trains_encoder,
             draws_views=self.config.draws_views(name),
+            surface_views=stage.surface_views,
         )
         improved = False
         evaluated = stage.trains_encoder and (last or (epoch + 1) % self.config.eval.every == 0)

@@ -18,6 +18,7 @@ from jgcl_ray.config import ClusterContrastConfig, ContrastSchedule, StageName
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.loaders import Loader, paired_loader, viewed_loader, warm_up_loader
 from jgcl_ray.data.samplers import EpochShare, identity_batches, share, shuffled_batches
+from jgcl_ray.data.surface_views import ViewedImages
 from jgcl_ray.losses.camera_proxies import camera_proxy_contrast
 from jgcl_ray.losses.cluster_contrast import cluster_contrast
 from jgcl_ray.losses.joint import Terms
@@ -37,6 +38,7 @@ class Stage(Protocol):
     epochs: int
     trains_encoder: bool
     images: ImageStore  # the rows of its batches
+    surface_views: ViewedImages | None  # what it learns views from that no generator draws
 
     def begin(self, step: int) -> None:
         """Once, before the first epoch; not when a run is resumed within the stage."""
@@ -108,6 +110,8 @@ class ClusterContrast:
         self._cameras = torch.from_numpy(self.images.split.cameras)
         self._unsure = torch.from_numpy(session.data.unsure)
         self._loader = self._open_loader()
+        batches_from = self._loader.source
+        self.surface_views: ViewedImages | None = batches_from if isinstance(batches_from, ViewedImages) else None
         self.memory: CentroidMemory | None = None
         self.proxies: CameraProxies | None = None
 
@@ -225,6 +229,7 @@ class _Paired(ABC):
     """What stages 2 and 3 have in common: images with projections."""
 
     epochs: int
+    surface_views: ViewedImages | None = None
     most_batches: int | None = None  # of an epoch; None: all rows
 
     def __init__(self, session: Session) -> None:

@@ -7,7 +7,7 @@ the same side. Letters: M rows of the sample, N training images, D width of the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,10 @@ from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import Config
 from jgcl_ray.data.loaders import Loader, paired_loader
 from jgcl_ray.data.samplers import Draw
+from jgcl_ray.data.surface_views import ViewedImages
+from jgcl_ray.data.transforms import normalise_images
 from jgcl_ray.distributed import gather_rows, rank, sum_over_workers
+from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.networks import Networks
 from jgcl_ray.pseudo_labels.extract import in_eval_mode
 from jgcl_ray.training.precision import autocast, laid_out
@@ -37,7 +40,7 @@ class ViewSigns:
 
     embedding: torch.Tensor  # (B, D) of the views, L2-normalised
     moments: torch.Tensor  # (2, 3) float64: how many, sum, sum of squares of horizontal differences; photos, views
-    verdicts: torch.Tensor  # (2, 2) float64: how many images, sum of the discriminator's scores; photos, views
+    verdicts: torch.Tensor  # (2, 2) float64: how many images, sum of the discriminator's scores; photos, views; or 0
 
 
 class VitalSigns:
@@ -61,25 +64,40 @@ class VitalSigns:
         """What `state` gave."""
         self._before = None if state is None else state.to(self.session.device)
 
-    def measure(self, stage: str, step: int, *, trains_encoder: bool, draws_views: bool) -> dict[str, float]:
-        """Numbers of the epoch that ends, by their names in the run log; advice goes to the log. A collective."""
+    def measure(
+        self,
+        stage: str,
+        step: int,
+        *,
+        trains_encoder: bool,
+        draws_views: bool,
+        surface_views: ViewedImages | None = None,
+    ) -> dict[str, float]:
+        """Numbers of the epoch that ends, by their names in the run log; advice goes to the log. A collective.
+
+        draws_views: whether the generator works in the stage; surface_views: what else it learns views from.
+        """
         numbers: dict[str, float] = {}
         if trains_encoder and self._before is not None:
             numbers["encoder_moved"] = relative_change(self._before, weights_of(self.session.networks.encoder))
         self._before = None
-        if draws_views:
+        if draws_views or surface_views is not None:
             with self.session.timed("vital_signs"):
-                numbers |= self._of_views(step)
+                numbers |= self._of_views(step, surface_views)
         for part, words in advice(numbers).items():
             if rank() == 0 and (stage, part) not in self._advised:
                 logger.warning("%s: %s", stage, words)
             self._advised.add((stage, part))
         return numbers
 
-    def _of_views(self, step: int) -> dict[str, float]:
-        rows = sampled_rows(len(self.session.data.images))
+    def _of_views(self, step: int, surface_views: ViewedImages | None) -> dict[str, float]:
+        rows, networks = sampled_rows(len(self.session.data.images)), self.session.networks
         mine = rows[self.session.shard.index :: self.session.shard.count]
-        found = [view_signs(self.session.networks, batch, self.config) for batch in self._batches(mine)]
+        if surface_views is None:
+            found = [view_signs(networks, batch, self.config) for batch in self._batches(mine)]
+        else:
+            draws = self._draws(mine)
+            found = [surface_view_signs(networks.encoder, surface_views, part, self.config) for part in draws]
         width = self.session.networks.encoder.embedding_width
         empty = torch.empty(0, width, device=self.session.device)
         views = gather_rows(torch.cat([empty, *(each.embedding for each in found)])).cpu()
@@ -89,8 +107,10 @@ class VitalSigns:
             sums += torch.cat([each.moments.flatten(), each.verdicts.flatten()]).cpu()
         sums = sum_over_workers(sums)
         moments, verdicts = sums[:6].view(2, 3), sums[6:].view(2, 2)
-        photo, view = (verdicts[:, 1] / verdicts[:, 0]).tolist()
-        numbers = {"view_sharpness": sharpness_ratio(moments), "discriminator_margin": photo - view}
+        numbers = {"view_sharpness": sharpness_ratio(moments)}
+        if surface_views is None:
+            photo, view = (verdicts[:, 1] / verdicts[:, 0]).tolist()
+            numbers["discriminator_margin"] = photo - view
         labels = self.session.labels
         if labels is not None:
             numbers |= rank1(views, order, self.session.features(step), labels.labels)
@@ -102,9 +122,13 @@ class VitalSigns:
             assert projections is not None
             in_process = self.config.data.model_copy(update={"loader_workers": 0})
             self._loader = paired_loader(data.images, projections, in_process, self.config.run.seed)
+        for draws in self._draws(rows):
+            yield self._loader.source.batch(draws)
+
+    def _draws(self, rows: np.ndarray) -> Iterator[list[Draw]]:
         size = self.config.eval.batch_size
         for start in range(0, len(rows), size):
-            yield self._loader.source.batch([Draw(int(row)) for row in rows[start : start + size]])
+            yield [Draw(int(row)) for row in rows[start : start + size]]
 
 
 @torch.no_grad()
@@ -121,6 +145,20 @@ def view_signs(networks: Networks, batch: PairedBatch, config: Config) -> ViewSi
     moments = torch.stack([_moments(photo), _moments(view)])
     per_kind = torch.stack([torch.stack([torch.full_like(v.sum(), len(v)), v.sum()]) for v in verdicts.chunk(2)])
     return ViewSigns(embedding, moments, per_kind)
+
+
+@torch.no_grad()
+def surface_view_signs(
+    encoder: IdentityEncoder, views: ViewedImages, draws: Sequence[Draw], config: Config
+) -> ViewSigns:
+    """The views along the surface of some draws, not augmented, as the encoder sees them; nobody judges them."""
+    device = next(encoder.parameters()).device
+    photo = normalise_images([views.images.load(draw.row) for draw in draws]).to(device)
+    view = normalise_images(views.views(draws)[0]).to(device)
+    with in_eval_mode(encoder), autocast(config.precision, device):
+        seen = encoder(laid_out(view, config.precision), "generated").embedding
+    moments = torch.stack([_moments(photo), _moments(view)])
+    return ViewSigns(F.normalize(seen.float(), dim=1), moments, torch.zeros(2, 2, dtype=torch.float64))
 
 
 def sampled_rows(images: int, most: int = SAMPLED) -> np.ndarray:

@@ -124,3 +124,20 @@ def test_of_one_camera_alone_views_stay_in_it(images: ImageStore, projections: P
     source.colours.rows.clear()
     source.colours.rows[int(images.split.cameras[4])] = np.array([4])
     assert source.views([Draw(4)])[1] == [images.split.cameras[4]]
+
+
+def test_views_are_augmented_by_draws_of_their_own(images: ImageStore, projections: ProjectionSource) -> None:
+    """Not as the photo beside them: the pair would share crop and mirroring."""
+    layers = SurfaceLayers(images, projections, True)
+    flips = ViewedImages(layers, Augmentation(0.5, 0, 0.0), 5, 1, "own")
+    draws = [Draw(row) for row in range(len(images))]
+    batch, views = flips.batch(draws), flips.views(draws)[0]
+    photos = [images.load(row) for row in range(len(images))]
+    mirrored = []
+    for shown, plain in ((batch.image, photos), (batch.view, views)):
+        pixels = denormalise_images(shown).numpy()
+        same = [np.array_equal(one, other) for one, other in zip(pixels, plain, strict=True)]
+        turned = [np.array_equal(one, other[:, ::-1]) for one, other in zip(pixels, plain, strict=True)]
+        assert all(a != b for a, b in zip(same, turned, strict=True))
+        mirrored.append(turned)
+    assert mirrored[0] != mirrored[1] and any(mirrored[1]) and not all(mirrored[1])

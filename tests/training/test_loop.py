@@ -118,6 +118,10 @@ def test_cluster_contrast_in_place_of_the_joint_stage(
     for term in ("view_cluster_contrast", "view_camera_proxies"):
         assert all(line[term] > 0 if views else term not in line for line in joint)
     assert len(list((folder / "pictures").glob("*views*"))) == views
+    measured = {"view_sharpness", "view_rank1", "photo_rank1"}
+    closed = [line for line in records(folder) if line["stage"] == "joint" and "encoder_moved" in line]
+    assert closed and all((measured <= line.keys()) == views for line in closed)
+    assert not any("discriminator_margin" in line for line in closed)
 
     stop_after(3, tmp_path / "halves" / "walkers", monkeypatch)
     assert start(configured(walkers, tmp_path / "halves", *settings)).interrupted
