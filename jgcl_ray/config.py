@@ -24,35 +24,37 @@ from pydantic import (
 from jgcl_ray.config_sections import (
     STAGES,
     AbsolutePath,
-    CentroidMemoryConfig,
     CheckpointConfig,
+    DataConfig,
+    EvalConfig,
+    MeshesConfig,
+    RunConfig,
+    ScalingConfig,
+    Section,
+    StageName,
+    TrackingConfig,
+    WalkersConfig,
+)
+from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.learning_sections import (
+    CentroidMemoryConfig,
     ClusterContrastConfig,
     ContrastSchedule,
-    DataConfig,
     DiscriminatorConfig,
     EncoderConfig,
-    EvalConfig,
     Formulation,
     GenerationConfig,
     GeneratorConfig,
     JointConfig,
     LossesConfig,
     MemoryBankConfig,
-    MeshesConfig,
     OptimConfig,
     PrecisionConfig,
     PseudoLabelsConfig,
     Recipe,
-    RunConfig,
-    ScalingConfig,
-    Section,
-    StageName,
-    TrackingConfig,
     ViewCamera,
-    WalkersConfig,
     WarmupConfig,
 )
-from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.strict_yaml import parse_yaml, plain_or_quoted, read_yaml
 
 __all__ = [

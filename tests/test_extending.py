@@ -77,7 +77,7 @@ METHODS: dict["""
     changes = [
         ("pseudo_labels/clustering.py", "METHODS: dict[", method),
         ("pseudo_labels/clustering.py", '"hdbscan": hdbscan,', '"hdbscan": hdbscan, "components": components,'),
-        ("config_sections.py", 'Literal["dbscan", "hdbscan"]', 'Literal["dbscan", "hdbscan", "components"]'),
+        ("learning_sections.py", 'Literal["dbscan", "hdbscan"]', 'Literal["dbscan", "hdbscan", "components"]'),
     ]
     code = """
 import numpy as np

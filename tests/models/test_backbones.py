@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from jgcl_ray.config import EncoderConfig
-from jgcl_ray.config_sections import BackboneName
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.export_formats import export
+from jgcl_ray.learning_sections import BackboneName
 from jgcl_ray.models.backbones import BACKBONES, backbone_of
 from jgcl_ray.models.batch_norm import share_statistics
 from jgcl_ray.models.encoder import IdentityEncoder
