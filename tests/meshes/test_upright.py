@@ -13,6 +13,7 @@ import pytest
 from jgcl_ray.config import DataConfig, MeshesConfig
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes import upright
+from jgcl_ray.meshes.body_models import AnnyBody
 from jgcl_ray.meshes.projection_folders import VIEWS
 from jgcl_ray.meshes.projections import ProjectionSource, open_projections
 from jgcl_ray.meshes.shading import BACKGROUND_GREY
@@ -24,7 +25,8 @@ BACKGROUND = round(255 * BACKGROUND_GREY)
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(anny: AnnyBody, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of upright walkers alone: the body's own tables, which take a minute, are loaded before it."""
     return tmp_path_factory.mktemp("cache")
 
 
