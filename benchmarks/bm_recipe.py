@@ -27,11 +27,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from jgcl_ray.evaluation.bootstrap import Interval, mean_interval, paired_difference
+from jgcl_ray.evaluation.ranking import RankingProtocol
 from jgcl_ray.training.worker import STOP
 
 TUNED_ON, REPORTED_ON = 1, 11  # seeds of the walkers
@@ -217,6 +218,7 @@ class Bench:
         if not file.is_file():
             command = ["--checkpoint", str(self.latest(name)), "--data", data["data.name"], "--json", str(file)]
             command += ["--root", data["data.root"]] if "data.root" in data else []
+            command += ["--protocol", self.arguments.protocol] if self.arguments.protocol else []
             command += [f"{field}={value}" for field, value in data.items() if field.startswith("walkers.")]
             subprocess.run(
                 [sys.executable, "-m", "jgcl_ray.evaluate", *command], check=True, stdout=subprocess.DEVNULL
@@ -282,6 +284,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", default="medium", help="preset of the walkers, or the folder of a data set (medium)")
     parser.add_argument("--data", default="market1501", help="what lies in that folder, as data.name (market1501)")
+    parser.add_argument(
+        "--protocol", choices=get_args(RankingProtocol), help="of the scores; by default the set's own"
+    )
     parser.add_argument("--set-seed", type=int, default=REPORTED_ON, help="seed of the walkers that counts (11)")
     parser.add_argument("--recipes", type=lambda text: text.split(","), default=list(RECIPES), help="A,B (all)")
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2, 3])
