@@ -16,8 +16,8 @@ from jgcl_ray.mlflow_mirror import Mirror, tracking_uri
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.training.best import chooser
 from jgcl_ray.training.checkpoint import read_manifest
-from jgcl_ray.training.limits import batch_sizes, draws
-from jgcl_ray.training.precision import prepare
+from jgcl_ray.training.limits import DRAWN, PAIRED, batch_sizes
+from jgcl_ray.training.precision import autocast, laid_out, prepare
 from jgcl_ray.training.prepare import UNSURE, Plan, estimated
 from jgcl_ray.training.step import generator_terms, translate
 
@@ -48,15 +48,14 @@ def describe(plan: Plan, devices: str) -> Mapping[str, str]:
 def memory(plan: Plan) -> Mapping[str, int]:
     """Bytes by part: of each worker, of its GPU's share, of the clustering actor. Activations are measured.
 
-    One image goes through the generator's forward pass here, then two: what autograd keeps grows by as much for each
-    further image.
+    One image goes through the forward pass here, then two: what autograd keeps grows by as much for each further
+    image. Of the encoder's batches and the generator's, those count that keep more.
     """
     config, images = plan.config, len(plan.dataset.train)
     workers = 1 if config.run.local else config.scaling.num_workers
     networks = prepare(build_networks(_without_downloads(config)), config.precision)
     parameters = {name: sum(p.numel() for p in module.parameters()) for name, module in networks.named()}
-    batch = -(-config.data.batch_size // workers)
-    one, two = (_kept_for_backward(networks, config, size) for size in (1, 2)) if draws(config) else (0, 0)
+    activations, batch = max(_activations(networks, config, workers))
     width = networks.encoder.embedding_width
     # Weights and gradients, and Adam's two moments; the encoder has the SGD momentum of the joint stage besides.
     states = 4 * 4 * sum(parameters.values()) + 4 * parameters["encoder"]
@@ -64,7 +63,7 @@ def memory(plan: Plan) -> Mapping[str, int]:
     features = 2 * 4 * images * width
     return {
         "networks, gradients, optimisers": states,
-        f"activations of {batch} images": one + (batch - 1) * (two - one),
+        f"activations of {batch} images": activations,
         f"features and memory bank, {images} x {width}": features,
         "images in memory (data.cache)": cached,
         "libraries": LIBRARIES,
@@ -153,8 +152,21 @@ def _without_downloads(config: Config) -> Config:
     return config.model_copy(update={"encoder": config.encoder.model_copy(update={"weights": "random"})})
 
 
-def _kept_for_backward(networks: Networks, config: Config, images: int) -> int:
-    """Bytes of the tensors that a generator's update keeps between its forward and its backward pass."""
+def _activations(networks: Networks, config: Config, workers: int) -> Iterator[tuple[int, int]]:
+    """(bytes, images) of a worker's share of each kind of batch."""
+    for name, size in batch_sizes(config).items():
+        images = -(-size // workers)
+        if name == DRAWN and config.learns_surface_views:
+            images += -(-images // config.cluster_contrast.views_every)
+        one, two = (_kept_for_backward(networks, config, number, name == PAIRED) for number in (1, 2))
+        yield one + (images - 1) * (two - one), images
+
+
+def _kept_for_backward(networks: Networks, config: Config, images: int, draws: bool) -> int:
+    """Bytes of the tensors that an update keeps between its forward and its backward pass.
+
+    Of the generator's, where it `draws`, else of the encoder's alone.
+    """
     kept: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -167,11 +179,15 @@ def _kept_for_backward(networks: Networks, config: Config, images: int) -> int:
     batch = PairedBatch(torch.zeros(images, 3, *size), mesh, mesh, torch.zeros_like(rows), rows)
     networks.encoder.eval()  # batch norm of one image has no statistics
     with torch.autograd.graph.saved_tensors_hooks(keep, _same):
-        plan = StepPlan.of(config.losses, contrasts=True)
-        outputs = translate(networks, batch, config, plan)
-        terms = generator_terms(networks, outputs, batch, config, plan)
+        if draws:
+            plan = StepPlan.of(config.losses, contrasts=True)
+            outputs = translate(networks, batch, config, plan)
+            results = [*generator_terms(networks, outputs, batch, config, plan).values()]
+        else:
+            with autocast(config.precision, batch.image.device):
+                results = [networks.encoder(laid_out(batch.image, config.precision)).embedding]
     size_in_bytes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    del terms
+    del results
     return size_in_bytes
 
 

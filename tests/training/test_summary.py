@@ -33,6 +33,13 @@ def test_memory_grows_with_what_it_is_for(walkers: Path, tmp_path: Path) -> None
     assert wide["networks, gradients, optimisers"] > small["networks, gradients, optimisers"]
     assert wide[activations] > small[activations] > 4 * 10 * 80 * 40 * 4
     assert parts("data.batch_size=8")["activations of 8 images"] == pytest.approx(2 * small[activations], rel=0.1)
+    alone = ("run.stages=[warmup,joint]", "joint.recipe=cluster_contrast")
+    encoder = parts(*alone)["activations of 6 images"]
+    assert parts(*alone, "data.images_per_identity=4")["activations of 12 images"] == pytest.approx(
+        2 * encoder, rel=0.1
+    )
+    with_views = parts(*alone, "cluster_contrast.views_every=2")["activations of 9 images"]
+    assert with_views == pytest.approx(1.5 * encoder, rel=0.1)
     assert small["images in memory (data.cache)"] == 16 * 80 * 40 * 3
     assert parts("data.cache=false")["images in memory (data.cache)"] == 0
 
