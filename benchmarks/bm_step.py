@@ -229,7 +229,7 @@ def plain_step(
     total = weighted_sum(terms, config.losses)
     step.descend(total, terms, [optimisers.generator, optimisers.encoder], batch, number)
     bank.update(batch.index, real.embedding.detach())
-    return step.detached(of_discriminator, terms)
+    return step.as_numbers(of_discriminator, terms)
 
 
 if __name__ == "__main__":

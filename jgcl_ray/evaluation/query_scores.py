@@ -14,7 +14,7 @@ from pydantic import Field
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation.viewpoints import BINS
-from jgcl_ray.stored_files import read_json
+from jgcl_ray.stored_files import checked, read_json
 
 _DIGITS = 6
 _REMEDY = "give what evaluate --json wrote, or write it again"
@@ -51,7 +51,7 @@ class _Document:
     mAP: Share
     protocol: str
     gallery: Number
-    by_query: _Columns | None = None
+    by_query: _Columns
     checkpoint: _Checkpoint = field(default_factory=_Checkpoint)
 
 
@@ -132,12 +132,13 @@ class ScoresFile:
     @classmethod
     def read(cls, path: Path) -> Self:
         """UserError where it cannot be read, or holds no scores by query."""
-        document = read_json(path, _Document, _REMEDY)
-        if document.by_query is None:
+        whole = read_json(path, dict[str, Any], _REMEDY)
+        if whole.get("by_query") is None:
             raise UserError(
                 f"{path}: holds no scores by query, it is of an earlier version; write it again by "
                 "python -m jgcl_ray.evaluate ... --json"
             )
+        document = checked(whole, _Document, str(path), _REMEDY)
         try:
             queries = QueryScores.of(document.by_query)
         except ValueError as error:
