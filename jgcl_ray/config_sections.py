@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from jgcl_ray.choices import DATA_SETS, RENDERERS, one_of
+
 # Ray workers run in another folder, often on another machine: a path is made absolute where it is typed.
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 # The stages of METHOD "Stages".
@@ -122,20 +124,7 @@ class CheckpointConfig(Section):
 
 
 class DataConfig(Section):
-    name: Literal[
-        "market1501",
-        "dukemtmc_reid",
-        "msmt17",
-        "cuhk03",
-        "mars",
-        "cuhk01",
-        "viper",
-        "prid2011",
-        "pku_reid",
-        "labelled",
-        "folder",
-        "walkers",
-    ] = Field(
+    name: Annotated[str, one_of("data set", DATA_SETS)] = Field(
         "walkers",
         description="Which data set; `labelled` for your own crops with identity and camera in their names, `folder` "
         "for those without labels.",
@@ -217,7 +206,7 @@ class MeshesConfig(Section):
         None, description="npz with body parameters per image, of SMPL or Anny (source `parameters`)."
     )
     smpl: AbsolutePath | None = Field(None, description="SMPL model file, .npz or .pkl; without it the body is Anny.")
-    renderer: Literal["auto", "embree", "pytorch3d"] = Field(
+    renderer: Annotated[str, one_of("renderer", ("auto", *RENDERERS))] = Field(
         "auto", description="auto: PyTorch3D where there is a GPU and it is installed, else Embree."
     )
     weights: AbsolutePath | None = Field(

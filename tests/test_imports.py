@@ -15,8 +15,9 @@ PACKAGE = Path(jgcl_ray.__file__).parent
 # From the ground up. A module is on the layer of its longest prefix that is named here; it imports from its own layer
 # and from those below, within functions, too.
 LAYERS = (
-    "errors floats atomic batches cache progress strict_yaml config config_sections learning_sections contact_sheet "
-    "storage distributed ray_cluster camera_means image_files stored_files run_records arguments ownership places",
+    "errors floats atomic batches cache progress strict_yaml choices config config_sections learning_sections "
+    "contact_sheet storage distributed ray_cluster camera_means image_files stored_files run_records arguments "
+    "ownership places",
     "models memories pseudo_labels mlflow_mirror run_log",
     "meshes losses",
     "data",

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from pkgutil import resolve_name
 
 import torch
 
+from jgcl_ray.choices import RENDERERS, unknown_name
 from jgcl_ray.errors import UserError
-from jgcl_ray.meshes.embree_renderer import EmbreeRenderer
 from jgcl_ray.meshes.shading import Renderer
-
-
-def _pytorch3d() -> Renderer:
-    from jgcl_ray.meshes.pytorch3d_renderer import PyTorch3DRenderer
-
-    return PyTorch3DRenderer()
-
-
-RENDERERS: dict[str, Callable[[], Renderer]] = {"embree": EmbreeRenderer, "pytorch3d": _pytorch3d}
 
 
 def resolve_renderer(name: str) -> str:
@@ -30,7 +21,8 @@ def resolve_renderer(name: str) -> str:
 
 
 def open_renderer(name: str = "auto") -> Renderer:
-    """The renderer of this name: `embree`, `pytorch3d`, or `auto` (resolve_renderer)."""
+    """The renderer of this name in jgcl_ray/choices.py, or `auto` (resolve_renderer)."""
     if name != "auto" and name not in RENDERERS:
-        raise UserError(f"no renderer {name!r}: known are auto, {', '.join(RENDERERS)}")
-    return RENDERERS[resolve_renderer(name)]()
+        raise UserError(f"renderer {name!r}: {unknown_name('renderer', name, ['auto', *RENDERERS])}")
+    renderer: Renderer = resolve_name(RENDERERS[resolve_renderer(name)])()
+    return renderer

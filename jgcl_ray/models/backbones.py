@@ -1,13 +1,15 @@
-"""The choices of `encoder.backbone`. A new one: its file, its line in BACKBONES, its name in the config."""
+"""The choices of `encoder.backbone`. A new one: its file, and its line in jgcl_ray/choices.py."""
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
+
 import torch
 
-from jgcl_ray.models import efficientnet, osnet, resnet
+from jgcl_ray import choices
 from jgcl_ray.models.backbone import Backbone, State
 
-BACKBONES: dict[str, Backbone] = {**resnet.BACKBONES, **osnet.BACKBONES, **efficientnet.BACKBONES}
+BACKBONES: dict[str, Backbone] = {name: resolve_name(place)[name] for name, place in choices.BACKBONES.items()}
 
 
 def backbone_of(state: State) -> str | None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jgcl_ray.choices import DATA_SETS
 from jgcl_ray.config import DataConfig, WalkersConfig, load_config
-from jgcl_ray.data.datasets import READERS, Split, dukemtmc_reid, market1501, msmt17, open_dataset
+from jgcl_ray.data.datasets import Split, dukemtmc_reid, market1501, msmt17, open_dataset
 from jgcl_ray.data.datasets.reid_dataset import Published, natural_order
 from jgcl_ray.errors import UserError
 from jgcl_ray.training.prepare import plan_run
@@ -311,16 +312,16 @@ class TestWalkers:
 
 
 class TestEveryReader:
-    @pytest.mark.parametrize("name", [name for name in READERS if name != "walkers"])
+    @pytest.mark.parametrize("name", [name for name in DATA_SETS if name != "walkers"])
     def test_root_is_asked_for(self, name):
         assert "data.root" in refused(name, None)
 
-    @pytest.mark.parametrize("name", READERS)
+    @pytest.mark.parametrize("name", DATA_SETS)
     def test_root_that_is_not_there(self, tmp_path, name):
         assert f"data.root={tmp_path / 'nowhere'}: no such folder" in refused(name, tmp_path / "nowhere")
         assert "a file, not a folder" in refused(name, touch(tmp_path, "file") / "file")
 
-    @pytest.mark.parametrize("name", [name for name in READERS if name != "folder"])
+    @pytest.mark.parametrize("name", [name for name in DATA_SETS if name != "folder"])
     def test_root_with_something_else(self, tmp_path, name):
         message = refused(name, touch(tmp_path, "photos/a.jpg"))
         remedy = {"mars": "bbox_train/", "viper": "cam_a/", "prid2011": "single_shot/", "cuhk01": "campus/"}
@@ -328,16 +329,6 @@ class TestEveryReader:
         if name != "labelled":
             assert str(tmp_path) in message
         assert remedy.get(name, "bounding_box_train/") in message
-
-    def test_unknown_name(self):
-        data = DataConfig.model_construct(name="market", root=None)
-        with pytest.raises(
-            UserError, match=r"data.name='market'.*market1501, dukemtmc_reid, msmt17, .*folder, walkers"
-        ):
-            open_dataset(data)
-
-    def test_names_are_those_of_the_configuration(self):
-        assert set(READERS) == set(DataConfig.model_fields["name"].annotation.__args__)
 
 
 def test_published_counts():

@@ -171,7 +171,7 @@ def test_auto_is_embree_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_renderer_lists_the_known_ones() -> None:
-    with pytest.raises(UserError, match="no renderer 'opengl': known are auto, embree, pytorch3d"):
+    with pytest.raises(UserError, match=r"'opengl': no such renderer; known: auto, embree, pytorch3d"):
         open_renderer("opengl")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ import torch
 from jgcl_ray.config import EncoderConfig
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.export_formats import export
-from jgcl_ray.learning_sections import BackboneName
 from jgcl_ray.models.backbones import BACKBONES, backbone_of
 from jgcl_ray.models.batch_norm import share_statistics
 from jgcl_ray.models.encoder import IdentityEncoder
@@ -23,10 +21,6 @@ SMALL = ["resnet18", "osnet_x0_25", "osnet_ibn_x1_0", "osnet_ain_x1_0", "efficie
 def make_encoder(backbone: str, **fields: object) -> IdentityEncoder:
     torch.manual_seed(0)
     return IdentityEncoder(EncoderConfig.model_validate({"backbone": backbone, "weights": "random", **fields}))
-
-
-def test_config_lists_the_backbones() -> None:
-    assert list(get_args(BackboneName)) == list(BACKBONES)
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))

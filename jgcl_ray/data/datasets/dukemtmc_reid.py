@@ -6,8 +6,7 @@ downloaded.
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from jgcl_ray.config import DataConfig
 from jgcl_ray.data.datasets.market_layout import FileNames, MarketLayout
 from jgcl_ray.data.datasets.reid_dataset import Published, ReidDataset, check_disjoint
 
@@ -21,9 +20,9 @@ LAYOUT = MarketLayout(
 )
 
 
-def read_dukemtmc_reid(root: Path | None) -> ReidDataset:
-    """DukeMTMC-reID below `root`; counts that differ are warned about."""
-    dataset = LAYOUT.read(root)
+def read_dukemtmc_reid(data: DataConfig) -> ReidDataset:
+    """DukeMTMC-reID below `data.root`; counts that differ are warned about."""
+    dataset = LAYOUT.read(data.root)
     check_disjoint(dataset)
     PUBLISHED.compare(dataset)
     return dataset

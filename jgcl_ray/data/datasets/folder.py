@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jgcl_ray.config import DataConfig
 from jgcl_ray.data.datasets.division import thinned
 from jgcl_ray.data.datasets.reid_dataset import (
     IMAGE_SUFFIXES,
@@ -24,15 +25,15 @@ from jgcl_ray.data.datasets.track_times import times_of
 from jgcl_ray.errors import UserError
 
 
-def read_folder(root: Path | None, per_tracklet: int | None = None) -> ReidDataset:
+def read_folder(data: DataConfig) -> ReidDataset:
     """Crops as `root/CAMERA/*.jpg` (.jpeg, .png, .bmp, .webp), `root/CAMERA/TRACK/*.jpg`, or flat as `root/*.jpg`.
 
     Cameras are numbered from 1 in the natural order of their folders' names (cam2 before cam10), which are kept in
     `camera_names`; those of flat images are unknown. In folders of tracks each is a tracklet, numbered over all
     cameras, and times come from tracks.csv or the names (see track_times). There is no query and no gallery.
-    per_tracklet: at most so many images of each, evenly spread.
+    At most `data.per_tracklet` images of each tracklet are taken, evenly spread.
     """
-    root = existing_root(root, "your crops, one folder per camera")
+    root = existing_root(data.root, "your crops, one folder per camera")
     flat = [entry.name for entry in visible(root) if is_image_file(entry)]
     by_camera = {
         entry.name: _images_below(root / entry.name)
@@ -62,7 +63,7 @@ def read_folder(root: Path | None, per_tracklet: int | None = None) -> ReidDatas
     tracked = _all_in_tracks(root, paths)
     tracklets, times, spans = (_tracklets(paths), *times_of(root, paths)) if tracked else (None, None, None)
     train = Split(root, paths, None, cameras, tracklets, times, spans)
-    return thinned(ReidDataset(name="folder", root=root, train=train, camera_names=camera_names), per_tracklet)
+    return thinned(ReidDataset(name="folder", root=root, train=train, camera_names=camera_names), data.per_tracklet)
 
 
 def _images_below(camera: Path) -> list[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from jgcl_ray.config import DataConfig
 from jgcl_ray.data.datasets.market_layout import FileNames, MarketLayout
 from jgcl_ray.data.datasets.reid_dataset import Published, ReidDataset, check_disjoint
 
@@ -20,9 +19,9 @@ LAYOUT = MarketLayout(
 )
 
 
-def read_market1501(root: Path | None) -> ReidDataset:
-    """Market-1501, or a set of one's own in its style, below `root`; counts that differ are warned about."""
-    dataset = LAYOUT.read(root)
+def read_market1501(data: DataConfig) -> ReidDataset:
+    """Market-1501, or a set of one's own in its style, below `data.root`; counts that differ are warned about."""
+    dataset = LAYOUT.read(data.root)
     check_disjoint(dataset)
     PUBLISHED.compare(dataset)
     return dataset

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jgcl_ray.config import DataConfig
 from jgcl_ray.data.datasets.market_layout import FOLDERS, FileNames, MarketLayout, parse_names
 from jgcl_ray.data.datasets.reid_dataset import (
     NamedImage,
@@ -47,13 +48,13 @@ REPACKED = MarketLayout(
 )
 
 
-def read_msmt17(root: Path | None) -> ReidDataset:
-    """MSMT17 V1, V2, or V1 repacked, below `root` (or its inner folder).
+def read_msmt17(data: DataConfig) -> ReidDataset:
+    """MSMT17 V1, V2, or V1 repacked, below `data.root` (or its inner folder).
 
     The authors number people from 0 in train and from 0 again in test; here they are 1 to 1,041 and 1,042 to 4,101,
     so that nobody is a distractor (0) and nobody is in both. train = list_train + list_val; validation = list_val.
     """
-    root = locate(root, TITLE, INNER, [FOLDERS, *((version.train, version.test) for version in VERSIONS)])
+    root = locate(data.root, TITLE, INNER, [FOLDERS, *((version.train, version.test) for version in VERSIONS)])
     version = _version(root)
     if version is None:
         dataset = REPACKED.read(root, train_identity=_train_identity, test_identity=_test_identity)

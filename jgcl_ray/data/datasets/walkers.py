@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jgcl_ray.config import WalkersConfig
+from jgcl_ray.config import DataConfig
 from jgcl_ray.data.datasets.market1501 import FILE_NAMES
 from jgcl_ray.data.datasets.market_layout import MarketLayout
 from jgcl_ray.data.datasets.reid_dataset import ReidDataset, Split, check_disjoint
@@ -22,14 +22,9 @@ LAYOUT = MarketLayout(
 )
 
 
-def read_walkers(root: Path | None, walkers: WalkersConfig) -> ReidDataset:
-    """The walkers below `root`; without one, those of the cache, which are rendered on first use."""
-    if root is None:
-        # The renderer brings bodies and a ray tracer, which reading images does not need.
-        from jgcl_ray.data.walkers import ensure_rendered
-
-        root = ensure_rendered(walkers)
-    dataset = LAYOUT.read(root)
+def read_walkers(data: DataConfig) -> ReidDataset:
+    """The walkers below `data.root`."""
+    dataset = LAYOUT.read(data.root)
     check_disjoint(dataset)
     tracks = dataset.root / "tracks.csv"
     return replace(dataset, train=_with_tracklets(dataset.train, tracks)) if tracks.is_file() else dataset
