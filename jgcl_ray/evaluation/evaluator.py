@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from jgcl_ray.batches import ImageBatch, PseudoLabels
 from jgcl_ray.data.datasets import Split
 from jgcl_ray.distributed import rank as worker
 from jgcl_ray.distributed import sum_over_workers
-from jgcl_ray.evaluation.ranking import RankingProtocol, rank
+from jgcl_ray.evaluation.ranking import RankingProtocol, RankingResult, rank
 from jgcl_ray.pseudo_labels.extract import extract_features
 
 
@@ -25,6 +25,11 @@ class Scores:
     rank1: float
     mINP: float
     queries: int
+
+    @classmethod
+    def of(cls, result: RankingResult) -> Scores:
+        """Those of a ranking that training records."""
+        return cls(result.mAP, float(result.cmc[0]), result.mINP, result.queries)
 
     def metrics(self, prefix: str = "") -> dict[str, float]:
         """By the names of the run log."""
@@ -65,17 +70,17 @@ def validate(features: torch.Tensor, labels: PseudoLabels, cameras: np.ndarray) 
     result = rank(
         found[query], found[gallery], identities[query], identities[gallery], cameras[query], cameras[gallery]
     )
-    return Scores(result.mAP, float(result.cmc[0]), result.mINP, result.queries)
+    return Scores.of(result)
 
 
 def _on_first_worker(
     query_features: np.ndarray, gallery_features: np.ndarray, query: Split, gallery: Split, protocol: RankingProtocol
 ) -> Scores:
     assert query.identities is not None and gallery.identities is not None
-    numbers = torch.zeros(4, dtype=torch.float64)
+    numbers = torch.zeros(len(fields(Scores)), dtype=torch.float64)
     if worker() == 0:
         labels = query.identities, gallery.identities, query.cameras, gallery.cameras
         result = rank(query_features, gallery_features, *labels, protocol=protocol)
-        numbers[:] = torch.tensor([result.mAP, result.cmc[0], result.mINP, result.queries])
-    mAP, rank1, mINP, queries = sum_over_workers(numbers).tolist()
-    return Scores(mAP, rank1, mINP, int(queries))
+        numbers[:] = torch.tensor(astuple(Scores.of(result)))
+    scored = Scores(*sum_over_workers(numbers).tolist())
+    return replace(scored, queries=int(scored.queries))

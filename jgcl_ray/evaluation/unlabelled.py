@@ -49,7 +49,7 @@ def split_half(features: torch.Tensor, ends: np.ndarray) -> Scores:
     found, names = features.numpy(), np.arange(len(ends))
     cameras = np.zeros(len(asked), np.int64), np.ones(len(ends), np.int64)  # no camera's images are left out
     result = rank(found[ends[asked, 0]], found[ends[:, 1]], names[asked] + 1, names + 1, *cameras)
-    return Scores(result.mAP, float(result.cmc[0]), result.mINP, result.queries)
+    return Scores.of(result)
 
 
 def disturbed(image: np.ndarray, random: np.random.Generator) -> np.ndarray:

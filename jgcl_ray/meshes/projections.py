@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from jgcl_ray.choices import RENDERERS
 from jgcl_ray.config import DataConfig, MeshesConfig
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.meshes.projection_folders import TRUTH, FolderProjections, SplitName
@@ -115,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder for SPLIT/render, SPLIT/render_45, ...")
     parser.add_argument("--split", choices=("train", "test"), default="train", help="which split the images are of")
     parser.add_argument("--size", type=_size_argument, default=(256, 128), metavar="HxW", help="default 256x128")
-    parser.add_argument("--renderer", choices=("auto", "embree", "pytorch3d"), default="auto")
+    parser.add_argument("--renderer", choices=("auto", *RENDERERS), default="auto")
     parser.add_argument(
         "--workers", type=_worker_argument, help="processes on the Ray cluster; 0: this one alone; default: all CPUs"
     )

@@ -330,6 +330,11 @@ class TestEveryReader:
             assert str(tmp_path) in message
         assert remedy.get(name, "bounding_box_train/") in message
 
+    def test_unknown_name(self):
+        data = DataConfig().model_copy(update={"name": "market"})
+        with pytest.raises(UserError, match=r"data.name='market': no such data set; .*known: market1501, .*walkers"):
+            open_dataset(data)
+
 
 def test_published_counts():
     assert vars(market1501.PUBLISHED) == vars(Published(12936, 3368, 15913, 751, 750, 6))
