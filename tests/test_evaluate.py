@@ -265,7 +265,7 @@ def test_mistakes_end_in_one_line(call: Call, run: Path, photos: Path, tmp_path:
          "empty/bounding_box_test: holds no image"),
         ((run, "--data", "folder", "--root", crops), "has no identities to score against"),
         ((run, "--data", "market1501"), "data.root is not set"),
-        ((run, "--data", "market"), "data.name='market': no such data set; known: market1501"),
+        ((run, "--data", "market"), "data.name='market': no such data set; did you mean market1501?"),
         ((tmp_path / "nowhere", *given), "nowhere: no such file or folder"),
         ((tmp_path, *given), "no checkpoint here"),
         ((tmp_path / "nowhere", "--data", "walkers"), "nowhere: no such file or folder"),
