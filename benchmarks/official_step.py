@@ -20,7 +20,8 @@ import torch
 from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import Config, load_config
 from jgcl_ray.errors import UserError, exit_on_user_error
-from jgcl_ray.losses.joint import Fake, JointOutputs, StepPlan
+from jgcl_ray.losses.joint import JointOutputs, StepPlan
+from jgcl_ray.losses.reconstruction import Fake
 from jgcl_ray.memories.instances import MemoryBank
 from jgcl_ray.models import official
 from jgcl_ray.models.networks import Networks, build_networks

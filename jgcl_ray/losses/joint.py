@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from jgcl_ray.config import LossesConfig
 from jgcl_ray.losses import adversarial
-from jgcl_ray.losses.reconstruction import feature_loss, image_loss
+from jgcl_ray.losses.reconstruction import CODE_TERMS, IMAGE_TERMS, Fake
 from jgcl_ray.models.discriminator import ScoresWithGradient
 from jgcl_ray.models.encoder import EncoderOutput
 
 Terms = dict[str, torch.Tensor]
 Maps = Sequence[torch.Tensor]  # per scale (B, 1, h, w)
-Fake = Literal["reconstruction", "novel", "cycle"]  # x_rec = G(E_str(s), c), x_nv = G(E_str(s_nv), c), x_cyc
 FAKES: tuple[Fake, ...] = ("reconstruction", "novel", "cycle")  # in this order wherever they are joined
-CONTRAST = ("contrast_image", "contrast_views", "contrast_novel")
+CONTRAST = tuple(name for name in LossesConfig.model_fields if name.startswith("contrast_"))  # of view_contrast
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ class StepPlan:
         terms = frozenset(name for name in names if getattr(losses, name) > 0 and (contrasts or name not in CONTRAST))
         judged = tuple(fake for fake in FAKES if f"adversarial_{fake}" in terms)
         discriminated = tuple(fake for fake in FAKES if f"discriminator_{fake}" in terms)
-        seen = {fake for fake in FAKES if f"feature_{fake}" in terms}
-        drawn = {fake for fake in FAKES if f"image_{fake}" in terms} | seen | {*judged, *discriminated}
+        seen = {fake for name, (fake, _) in CODE_TERMS.items() if name in terms}
+        drawn = {fake for name, (fake, _) in IMAGE_TERMS.items() if name in terms} | seen | {*judged, *discriminated}
         if terms & set(CONTRAST) or "cycle" in drawn:  # x_cyc is made of the code of x_nv
             seen.add("novel")
         drawn |= seen
@@ -71,12 +69,15 @@ def joined(images: Mapping[Fake, torch.Tensor], fakes: Sequence[Fake]) -> torch.
 
 def reconstruction_terms(outputs: JointOutputs, image: torch.Tensor, plan: StepPlan) -> Terms:
     """`image_*` and `feature_*`; `paper` compares codes of x_nv and x_cyc, `official` those of x_rec and x_cyc."""
-    of_images = {f"image_{fake}": (image_loss, made, image) for fake, made in outputs.images.items()}
-    of_codes = {
-        f"feature_{fake}": (feature_loss, seen.code, outputs.real.code) for fake, seen in outputs.encoded.items()
+    of_images = {
+        name: loss(outputs.images[fake], image) for name, (fake, loss) in IMAGE_TERMS.items() if name in plan.terms
     }
-    compared = of_images | of_codes
-    return {name: loss(one, other) for name, (loss, one, other) in compared.items() if name in plan.terms}
+    of_codes = {
+        name: loss(outputs.encoded[fake].code, outputs.real.code)
+        for name, (fake, loss) in CODE_TERMS.items()
+        if name in plan.terms
+    }
+    return of_images | of_codes
 
 
 def adversarial_terms(maps_of_fakes: Maps, plan: StepPlan) -> Terms:

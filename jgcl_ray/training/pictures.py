@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jgcl_ray.batches import PairedBatch
 from jgcl_ray.data.transforms import denormalise_images
-from jgcl_ray.losses.joint import Fake
+from jgcl_ray.losses.reconstruction import Fake
 
 Records = Sequence[Mapping[str, Any]]
 

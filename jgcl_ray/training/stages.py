@@ -19,8 +19,7 @@ from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.data.loaders import Loader, paired_loader, viewed_loader, warm_up_loader
 from jgcl_ray.data.samplers import EpochShare, identity_batches, share, shuffled_batches
 from jgcl_ray.data.surface_views import ViewedImages
-from jgcl_ray.losses.camera_proxies import camera_proxy_contrast
-from jgcl_ray.losses.cluster_contrast import cluster_contrast
+from jgcl_ray.losses.cluster_terms import EmbeddedImages, cluster_terms, weighted_cluster_terms
 from jgcl_ray.losses.joint import Terms
 from jgcl_ray.memories.centroids import CentroidMemory
 from jgcl_ray.memories.instances import MemoryBank, build_memory_bank
@@ -148,12 +147,12 @@ class ClusterContrast:
                 f_view = E_id(laid_out(batch.view, self.config.precision), "generated").embedding
         y, cameras = self._labels_of_rows(batch.index), self._cameras[batch.index.cpu()].to(f.device)
         terms = self._contrasts(f, y, cameras, batch.index)
-        total = self._weighed(terms)
+        total = weighted_cluster_terms(terms, self.beyond)
         if isinstance(batch, ViewedBatch) and f_view is not None:
             unsure = torch.isin(batch.view_index, self._unsure.to(f.device))  # of what side is not known
             y_view = torch.where(unsure, -1, self._labels_of_rows(batch.view_index))
             losses = self._contrasts(f_view, y_view, batch.view_camera, batch.view_index)
-            total = total + self.beyond.view_weight * self._weighed(losses)
+            total = total + self.beyond.view_weight * weighted_cluster_terms(losses, self.beyond)
             terms |= {f"view_{name}": loss for name, loss in losses.items()}
         set_learning_rate(self.optimiser, self.schedule.lr * 0.1 ** (epoch // self.schedule.decay_every))
         descend(total, terms, [self.optimiser], batch, step)
@@ -180,16 +179,8 @@ class ClusterContrast:
         """Of embeddings f (B, D) with the memories, by name; y (B,) clusters, cameras (B,), index (B,) rows."""
         assert self.memory is not None
         trust = None if self.source is not None else self.session.trust(index)
-        temperature = self.config.centroid_memory.temperature
-        terms = {"cluster_contrast": cluster_contrast(f, y, self.memory, temperature, trust)}
-        if self.proxies is not None:
-            settings = self.beyond.proxy_temperature, self.beyond.proxy_negatives, trust
-            terms["camera_proxies"] = camera_proxy_contrast(f, y, cameras, self.proxies, *settings)
-        return terms
-
-    def _weighed(self, terms: Terms) -> torch.Tensor:
-        total = terms["cluster_contrast"]
-        return total + self.beyond.proxy_weight * terms["camera_proxies"] if "camera_proxies" in terms else total
+        images, temperature = EmbeddedImages(f, y, cameras, trust), self.config.centroid_memory.temperature
+        return cluster_terms(images, self.memory, self.proxies, temperature, self.beyond)
 
     def _labels_of_rows(self, index: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(self._labels())[index.cpu()].to(index.device)

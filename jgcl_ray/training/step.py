@@ -19,7 +19,6 @@ from jgcl_ray.distributed import all_reduce_gradients
 from jgcl_ray.errors import UserError
 from jgcl_ray.losses.joint import (
     CONTRAST,
-    Fake,
     JointOutputs,
     StepPlan,
     Terms,
@@ -30,6 +29,7 @@ from jgcl_ray.losses.joint import (
     reconstruction_terms,
     weighted_sum,
 )
+from jgcl_ray.losses.reconstruction import Fake
 from jgcl_ray.losses.view_contrast import view_contrast
 from jgcl_ray.memories.instances import MemoryBank
 from jgcl_ray.models.encoder import EncoderOutput

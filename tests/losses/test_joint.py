@@ -8,7 +8,6 @@ import torch
 from jgcl_ray.config import DiscriminatorConfig, LossesConfig
 from jgcl_ray.losses.joint import (
     FAKES,
-    Fake,
     JointOutputs,
     StepPlan,
     adversarial_terms,
@@ -16,6 +15,7 @@ from jgcl_ray.losses.joint import (
     reconstruction_terms,
     weighted_sum,
 )
+from jgcl_ray.losses.reconstruction import Fake
 from jgcl_ray.models.discriminator import Discriminator
 from jgcl_ray.models.encoder import EncoderOutput
 

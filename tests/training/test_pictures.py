@@ -13,7 +13,7 @@ from PIL import Image
 from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import LossesConfig
 from jgcl_ray.data.transforms import normalise_images, normalise_meshes
-from jgcl_ray.losses.joint import Fake
+from jgcl_ray.losses.reconstruction import Fake
 from jgcl_ray.training import pictures
 from jgcl_ray.training.pictures import GAP, label_quality_plot, loss_curves, sample_grid
 
