@@ -14,7 +14,7 @@ examples:
   python -m jgcl_ray.tune
   python -m jgcl_ray.tune --config market1501 --space loss_weights --trials 24 data.root=DIR
 
-A space is a YAML (three in configs/search/):
+A space is a YAML (configs/search/ has several):
 
   config: walkers                                     # what is varied, where --config is not given
   trials: 24

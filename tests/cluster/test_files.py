@@ -22,10 +22,11 @@ from jgcl_ray.config import Config, find_config
 CHECKOUT = Path(__file__).parents[2]
 CLUSTER = CHECKOUT / "cluster"
 KUBERAY = json.loads((CHECKOUT / "tests/data/kuberay_v1.json").read_text())
-FILES = ["gpu.yaml", "kuberay.yaml", "local.yaml", "slurm.sh"]
+FILES = sorted(path.name for path in CLUSTER.iterdir())
+LAUNCHER_FILES = [name for name in FILES if "\ncluster_name:" in (CLUSTER / name).read_text()]
 
 
-@pytest.mark.parametrize("name", ["gpu.yaml", "local.yaml"])
+@pytest.mark.parametrize("name", LAUNCHER_FILES)
 def test_launcher_files_fit_rays_schema(name: str) -> None:
     config = prepare_config(yaml.safe_load((CLUSTER / name).read_text()))
     validate_config(config)
@@ -102,7 +103,7 @@ def test_fields_and_configs_that_the_files_name_exist(name: str) -> None:
 def test_dashboards_listen_on_localhost(name: str) -> None:
     starts = [line for line in (CLUSTER / name).read_text().splitlines() if "ray start --head" in line]
     assert all("--dashboard-host=127.0.0.1" in line for line in starts)
-    assert len(starts) == (0 if name == "kuberay.yaml" else 1)
+    assert len(starts) == (name in LAUNCHER_FILES or name == "slurm.sh")
 
 
 def test_slurms_script_is_sound() -> None:
