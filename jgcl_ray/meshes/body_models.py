@@ -42,6 +42,7 @@ class BodyModel(Protocol):
 
     faces: np.ndarray  # (F, 3) int32
     num_joints: int  # J
+    num_shapes: int  # largest S
 
     @property
     def reference(self) -> np.ndarray:
@@ -75,7 +76,7 @@ class AnnyBody:
             raise RuntimeError(f"anny's phenotypes changed: {self._model.phenotype_labels}")
         self.joints: dict[str, int] = {name: row for row, name in enumerate(self._model.bone_labels)}
         self.faces = np.ascontiguousarray(self._model.get_triangular_faces().numpy().astype(np.int32))
-        self.num_joints = len(self.joints)
+        self.num_joints, self.num_shapes = len(self.joints), len(self.PHENOTYPES)
 
     @cached_property
     def reference(self) -> np.ndarray:
@@ -193,7 +194,7 @@ class SMPLBody:
         arrays = read_smpl(path)
         self.faces = arrays.faces
         self.num_joints = len(arrays.parents)
-        self.num_betas = arrays.shape_directions.shape[2]
+        self.num_shapes = arrays.shape_directions.shape[2]
         self._path = path
         x, y, z = arrays.template.T
         self.reference = np.stack([x, -z, y], axis=1).astype(np.float32)  # mean shape, rest pose (BodyModel's axes)
@@ -209,8 +210,8 @@ class SMPLBody:
         """See BodyModel."""
         from smplx.lbs import lbs
 
-        if shape.shape[1] > self.num_betas:
-            raise UserError(f"{self._path} has {self.num_betas} betas, the parameters have {shape.shape[1]}")
+        if shape.shape[1] > self.num_shapes:
+            raise UserError(f"{self._path} has {self.num_shapes} betas, the parameters have {shape.shape[1]}")
         vertices, joints = lbs(
             torch.as_tensor(shape, dtype=torch.float32),
             torch.as_tensor(pose, dtype=torch.float32),

@@ -23,21 +23,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from jgcl_ray.atomic import replacing
 from jgcl_ray.errors import UserError
+from jgcl_ray.meshes.body_kinds import BODY_KINDS
 from jgcl_ray.meshes.cameras import Camera
 from jgcl_ray.meshes.projection_folders import png_names
 from jgcl_ray.ownership import AUTHOR, is_body_parameters
 from jgcl_ray.places import check_file
 from jgcl_ray.stored_files import UNREADABLE, in_short
 
-JOINTS = {"smpl": 24, "anny": 104}
-SHAPE_KEYS: dict[str, Literal["smpl", "anny"]] = {"betas": "smpl", "phenotypes": "anny"}
+SHAPE_KEYS = [kind.shape_key for kind in BODY_KINDS.values()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +44,8 @@ class BodyParameters:
     """Bodies of N images."""
 
     names: tuple[str, ...]
-    body: Literal["smpl", "anny"]
-    shape: np.ndarray  # (N, S) float32: betas or phenotypes
+    body: str  # one of BODY_KINDS
+    shape: np.ndarray  # (N, S) float32: betas, phenotypes
     pose: np.ndarray  # (N, J, 3, 3) float32
     camera: np.ndarray  # (N, 3) float64: s, tx, ty
     size: np.ndarray | None  # (N, 2) float64: height and width of the images, pixels
@@ -80,16 +79,18 @@ class BodyParameters:
 def read_body_parameters(path: Path) -> BodyParameters:
     """The parameters in an npz; UserError names the key that is missing or wrong, and the first such image."""
     arrays = _load(path)
-    kinds = [kind for key, kind in SHAPE_KEYS.items() if key in arrays]
+    bodies = [name for name, kind in BODY_KINDS.items() if kind.shape_key in arrays]
     missing = [key for key in ("names", "pose", "camera") if key not in arrays]
-    if missing or len(kinds) != 1:
-        wanted = "names, pose, camera, and either betas (SMPL) or phenotypes (Anny)"
+    if missing or len(bodies) != 1:
+        shapes = " or ".join(f"{kind.shape_key} ({kind.title})" for kind in BODY_KINDS.values())
+        wanted = f"names, pose, camera, and either {shapes}"
         raise UserError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; expected {wanted}")
-    (body,) = kinds
-    shape = arrays["betas" if body == "smpl" else "phenotypes"]
+    (body,) = bodies
+    kind = BODY_KINDS[body]
+    shape = arrays[kind.shape_key]
     names = _names(path, arrays["names"])
     count = len(names)
-    _expect(path, "betas" if body == "smpl" else "phenotypes", shape, names, [(count, 6 if body == "anny" else None)])
+    _expect(path, kind.shape_key, shape, names, [(count, kind.shapes)])
     _expect(path, "camera", arrays["camera"], names, [(count, 3)])
     if (bad := np.flatnonzero(arrays["camera"][:, 0] <= 0)).size:
         raise UserError(f"{path}: camera of {names[bad[0]]} has a scale that is not positive ({bad.size:,} such)")
@@ -107,7 +108,7 @@ def read_body_parameters(path: Path) -> BodyParameters:
         names,
         body,
         shape.astype(np.float32),
-        _rotations(path, arrays["pose"], names, JOINTS[body]),
+        _rotations(path, arrays["pose"], names, kind.joints),
         arrays["camera"].astype(np.float64),
         None if size is None else size.astype(np.float64),
         None if up is None else up.astype(np.float64),
@@ -125,7 +126,7 @@ def write_body_parameters(parameters: BodyParameters, path: Path, **besides: np.
     """Write an npz that `read_body_parameters` reads; `besides`: arrays for others, under their own keys."""
     if path.suffix != ".npz":
         raise UserError(f"{path}: the name of a file of body parameters must end in .npz")
-    shape_key = next(key for key, body in SHAPE_KEYS.items() if body == parameters.body)
+    shape_key = BODY_KINDS[parameters.body].shape_key
     arrays = {shape_key: parameters.shape, "pose": parameters.pose, "camera": parameters.camera, **besides}
     arrays |= {key: array for key in ("size", "up") if (array := getattr(parameters, key)) is not None}
     arrays[AUTHOR] = np.array("jgcl_ray")

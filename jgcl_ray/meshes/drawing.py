@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from jgcl_ray.errors import UserError
-from jgcl_ray.meshes.body_models import AnnyBody, SMPLBody, anny_body, smpl_body
+from jgcl_ray.meshes.body_kinds import BODY_KINDS
+from jgcl_ray.meshes.body_models import BodyModel
 from jgcl_ray.meshes.body_parameters import BodyParameters, read_body_parameters
 from jgcl_ray.meshes.cameras import Camera, Mesh
-from jgcl_ray.meshes.light_body import light_body
 from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, listing, view_folder
 from jgcl_ray.meshes.ray_map import map_over_cluster
 from jgcl_ray.meshes.renderers import open_renderer, resolve_renderer
@@ -33,23 +33,25 @@ class Bodies:
     """Body parameters and the body model that they are for."""
 
     parameters: BodyParameters
-    model: AnnyBody | SMPLBody
+    model: BodyModel
 
     @classmethod
     def open(cls, parameters: Path, smpl: Path | None, light: bool = False) -> Bodies:
-        """Both from their files; UserError where they do not belong together. `light`: Anny of few triangles."""
+        """Both from their files; UserError where they do not belong together. `light`: few triangles will do."""
         read = read_body_parameters(parameters)
-        if read.body == "anny":
-            if smpl is not None:
-                raise UserError(f"{parameters} holds phenotypes, which are Anny's: leave the SMPL file {smpl} out")
-            return cls(read, light_body() if light else anny_body())
-        if smpl is None:
+        kind, count = BODY_KINDS[read.body], read.shape.shape[1]
+        if not kind.needs_file and smpl is not None:
             raise UserError(
-                f"{parameters} holds betas: give the SMPL file that they are for (meshes.smpl, or --smpl)"
+                f"{parameters} holds {kind.shape_key}, which are {kind.title}'s: leave the SMPL file {smpl} out"
             )
-        model = smpl_body(smpl)
-        if read.shape.shape[1] > model.num_betas:
-            raise UserError(f"{parameters} holds {read.shape.shape[1]} betas, {smpl} has {model.num_betas}")
+        if kind.needs_file and smpl is None:
+            raise UserError(
+                f"{parameters} holds {kind.shape_key}: give the {kind.title} file that they are for (meshes.smpl, or "
+                "--smpl)"
+            )
+        model = kind.load(smpl, light)
+        if count > model.num_shapes:
+            raise UserError(f"{parameters} holds {count} {kind.shape_key}, {smpl} has {model.num_shapes}")
         return cls(read, model)
 
     def scenes(self, rows: Sequence[int], views: Sequence[Sequence[int]], height: int, width: int) -> list[Scene]:

@@ -107,7 +107,7 @@ def test_vertices_are_those_of_a_slow_skinning(tmp_path: Path, num_betas: int, s
     body = SMPLBody(tmp_path / f"smpl{suffix}")
     betas, pose = np.random.default_rng(2).normal(size=(2, 10)), random_pose(2)
     posed = body.posed(betas, pose)
-    assert posed.vertices.dtype == np.float32 and body.num_betas == num_betas and body.num_joints == 24
+    assert posed.vertices.dtype == np.float32 and body.num_shapes == num_betas and body.num_joints == 24
     np.testing.assert_array_equal(body.faces, arrays["f"])
     for row in range(2):
         vertices, root = slow_skinning(arrays, betas[row], pose[row])
