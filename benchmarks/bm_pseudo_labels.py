@@ -59,7 +59,7 @@ def sparse_way(features: np.ndarray, config: PseudoLabelsConfig) -> dict[str, An
     clock.append(time.perf_counter())
     encoding = encode(features, found, config.k1, config.k2)
     clock.append(time.perf_counter())
-    labels = METHODS[config.method](encoding, config)
+    labels = METHODS[config.method](encoding, config, None)
     clock.append(time.perf_counter())
     return {"labels": labels.labels, "eps": labels.eps, "recall": found.recall, "clock": np.diff(clock)}
 

@@ -242,7 +242,7 @@ def labelled_on_device(features: np.ndarray, config: PseudoLabelsConfig) -> dict
     encoding = encode_on_device(on_device, rank, config.k1, config.k2)
     bm_step.wait()
     clock.append(time.perf_counter())
-    found = METHODS[config.method](encoding, config)
+    found = METHODS[config.method](encoding, config, None)
     clock.append(time.perf_counter())
     return {"labels": found.labels, "eps": found.eps, "clock": np.diff(clock)}
 

@@ -1,4 +1,4 @@
-"""Three of CONTRIBUTING.md's changes, made in a copy of the package in at most two files, and used by their names."""
+"""Some of CONTRIBUTING.md's changes, made in a copy of the package in at most two files, and used by their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from checkpoints import write_run
 import jgcl_ray
 
 PACKAGE = Path(jgcl_ray.__file__).parent
-Change = tuple[str, str, str]  # file of the package, text that is there once, text in its place
+Change = tuple[str, str, str]  # file of the package, text that is there once, text in its place; '' for a new file
 
 
 @pytest.fixture
@@ -27,8 +27,9 @@ def run_changed(tmp_path: Path) -> Callable[..., str]:
         copy = tmp_path / "changed" / PACKAGE.name
         shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
         for file, old, new in changes:
-            text = (copy / file).read_text(encoding="utf-8")
-            assert text.count(old) == 1, f"{file}: {old!r}"
+            assert (copy / file).exists() == bool(old)
+            text = (copy / file).read_text(encoding="utf-8") if old else ""
+            assert not old or text.count(old) == 1, f"{file}: {old!r}"
             (copy / file).write_text(text.replace(old, new), encoding="utf-8")
         # Compiling for a copy takes longer than interpreting a few rows.
         environment = {**os.environ, "PYTHONPATH": str(copy.parent), "NUMBA_DISABLE_JIT": "1"}
@@ -39,6 +40,69 @@ def run_changed(tmp_path: Path) -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+def test_a_data_set(run_changed: Callable[..., str], tmp_path: Path) -> None:
+    """Its file, and its line in choices.py."""
+    for name in ("1-1.jpg", "1-2.jpg", "2-1.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "photos" / name).touch()
+    reader = """
+from jgcl_ray.config import DataConfig
+from jgcl_ray.data.datasets.reid_dataset import NamedImage, ReidDataset, existing_root, image_names, labelled_split
+
+def read_dashes(data: DataConfig) -> ReidDataset:
+    root = existing_root(data.root, "PERSON-CAMERA.jpg")
+    images = [NamedImage(name, int(name[0]), int(name[2])) for name in image_names(root)]
+    return ReidDataset("dashes", root, labelled_split(root, images))
+"""
+    changes = [
+        ("data/datasets/dashes.py", "", reader),
+        (
+            "choices.py",
+            "DATA_SETS = {\n",
+            'DATA_SETS = {\n    "dashes": "jgcl_ray.data.datasets.dashes:read_dashes",\n',
+        ),
+    ]
+    code = """
+from jgcl_ray.config import load_config
+from jgcl_ray.data.datasets import open_dataset
+dataset = open_dataset(load_config(None, ["data.name=dashes", "data.root=photos"]).data)
+print(dataset.train.identities, dataset.train.cameras)
+"""
+    assert run_changed(changes, "-c", code).strip() == "[1 1 2] [1 2 1]"
+
+
+def test_a_loss_term(run_changed: Callable[..., str]) -> None:
+    """Its function and its line in a table, and its weight; G draws what it needs, and nothing where it weighs 0."""
+    term = """def squared_loss(generated: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    return (generated - image).square().mean()
+
+
+IMAGE_TERMS: dict[str, tuple[Fake, Loss]] = {
+    "squared_novel": ("novel", squared_loss),
+"""
+    changes = [
+        ("losses/reconstruction.py", "IMAGE_TERMS: dict[str, tuple[Fake, Loss]] = {\n", term),
+        (
+            "learning_sections.py",
+            "    image_cycle: float",
+            '    squared_novel: float = Field(0.0, ge=0, description="Weight.")\n    image_cycle: float',
+        ),
+    ]
+    code = """
+import torch
+from jgcl_ray.config import LossesConfig
+from jgcl_ray.losses.joint import JointOutputs, StepPlan, reconstruction_terms, weighted_sum
+from jgcl_ray.models.encoder import EncoderOutput
+weights = dict.fromkeys(LossesConfig.model_fields.keys() - {"formulation"}, 0)
+assert not StepPlan.of(LossesConfig(**weights), contrasts=True).drawn
+losses = LossesConfig(**weights | {"squared_novel": 0.5})
+plan, real = StepPlan.of(losses, contrasts=True), EncoderOutput(torch.zeros(1, 8), torch.zeros(1, 4))
+outputs = JointOutputs(real, {fake: torch.full((1, 3, 8, 4), 4.0) for fake in plan.drawn}, {})
+print(plan.drawn, weighted_sum(reconstruction_terms(outputs, torch.ones(1, 3, 8, 4), plan), losses).item())
+"""
+    assert run_changed(changes, "-c", code).strip() == "('novel',) 4.5"
 
 
 def test_a_tracker_format(run_changed: Callable[..., str], tmp_path: Path) -> None:
