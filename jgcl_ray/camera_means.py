@@ -52,7 +52,7 @@ class CameraMeans:
         return np.average(self.means, axis=0, weights=self.images).astype(np.float32)
 
     @property
-    def doubts(self) -> list[str]:
+    def small_camera_warnings(self) -> list[str]:
         """A warning for each camera whose mean is of fewer than ten images."""
         return [
             f"camera {camera} has fewer than {FEW} images: their mean says more of who is on them than of it"

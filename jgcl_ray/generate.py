@@ -36,9 +36,9 @@ def main(arguments: list[str] | None = None) -> None:
         if given.pop("surface") and (given["score"] or given["mix"]):
             raise UserError("--score and --mix need a trained generator: give --checkpoint instead of --surface")
 
-        from jgcl_ray.generation.request import Request, fulfil
+        from jgcl_ray.generation.request import Request, generate_views
 
-        scores = fulfil(Request(**given))
+        scores = generate_views(Request(**given))
         print(f"views in {given['out']}")
         if scores is not None:
             print(f"{scores.pictures:,} views of {scores.images:,} photos; FID by {scores.features}")

@@ -49,7 +49,7 @@ def ray_cluster(**own: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        leave()
+        shutdown()
 
 
 def nodes_and_resources() -> tuple[int, dict[str, float]]:
@@ -76,7 +76,7 @@ def check_address(address: str) -> None:
         ) from None
 
 
-def leave() -> None:
+def shutdown() -> None:
     """ray.shutdown, meanwhile without Python's garbage collector.
 
     Ray ends the process at once, with exit code 1, where another thread gives up a handle while it shuts down; any

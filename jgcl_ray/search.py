@@ -40,13 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
         from jgcl_ray.ownership import is_answers
         from jgcl_ray.places import check_file
         from jgcl_ray.retrieval.answers import write_sheet
-        from jgcl_ray.retrieval.request import Request, fulfil
+        from jgcl_ray.retrieval.request import Request, search_gallery
 
         if sheet is not None:
             check_sheet(sheet, "--sheet")
         if file is not None:
             check_file(file, "--json", is_answers)
-        answers = fulfil(Request(**given))
+        answers = search_gallery(Request(**given))
         if sheet is not None:
             write_sheet(answers, sheet)
         if file is not None:

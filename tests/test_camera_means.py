@@ -21,8 +21,11 @@ def test_each_embedding_loses_its_cameras_mean() -> None:
         np.testing.assert_allclose(found[row], expected / np.linalg.norm(expected), atol=1e-5)
     assert means.cameras == ("door", "hall", "yard") and means.images.sum() == 30
     few = [camera for camera in means.cameras if cameras.count(camera) < 10]
-    assert len(means.doubts) == len(few) > 0
-    assert all(f"camera {camera} has fewer than 10" in doubt for camera, doubt in zip(few, means.doubts, strict=True))
+    assert len(means.small_camera_warnings) == len(few) > 0
+    assert all(
+        f"camera {camera} has fewer than 10" in warning
+        for camera, warning in zip(few, means.small_camera_warnings, strict=True)
+    )
 
 
 def test_shifts_between_cameras_vanish() -> None:

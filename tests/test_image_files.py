@@ -16,7 +16,7 @@ from jgcl_ray.data.image_check import find_broken
 from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
-from jgcl_ray.footage.video import FrameFolder, Reading
+from jgcl_ray.footage.video import FrameFolder, ReadProgress
 from jgcl_ray.image_files import MEAN_COLOUR, UnreadableImage, image_size, read_grey, read_image, read_rgb, verify
 from jgcl_ray.meshes import estimator, spin
 from jgcl_ray.models.encoder import IdentityEncoder
@@ -71,7 +71,7 @@ def by_store(path: Path) -> np.ndarray:
 def by_frames(path: Path) -> np.ndarray:
     footage = FrameFolder(path.parent, None)
     assert (footage.footage.height, footage.footage.width) == (HEIGHT, WIDTH)
-    [frame] = footage.frames([1], Reading())
+    [frame] = footage.frames([1], ReadProgress())
     return frame.pixels
 
 

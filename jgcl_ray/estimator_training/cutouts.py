@@ -51,7 +51,7 @@ _FIRST_SEED = 7_000_000  # far from the seeds of walkers' sets, so that no measu
 
 
 @dataclass(frozen=True)
-class Casting:
+class CutoutSpec:
     """Who is cut out, and how often."""
 
     name: str  # of the folder in the cache
@@ -66,8 +66,8 @@ class Casting:
         return self.poses * self.sides
 
 
-WALKERS = Casting("estimator-cutouts", 1, draw_people, poses=1, sides=4)
-STREET = Casting("street-cutouts", 1, draw_street, poses=2, sides=4)
+WALKERS = CutoutSpec("estimator-cutouts", 1, draw_people, poses=1, sides=4)
+STREET = CutoutSpec("street-cutouts", 1, draw_street, poses=2, sides=4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,17 +87,17 @@ class Cutouts:
         return len(self.yaw)
 
 
-def ensure_cutouts(figures: int, seed: int, workers: int | None = None, casting: Casting = WALKERS) -> Cutouts:
+def ensure_cutouts(figures: int, seed: int, workers: int | None = None, spec: CutoutSpec = WALKERS) -> Cutouts:
     """Cut-outs of `figures` walkers or a few more, from the cache or rendered into it over a Ray cluster.
 
-    Those of a figure, casting.cutouts of them, follow each other. `workers`: see ray_map.map_over_cluster.
+    Those of a figure, spec.cutouts of them, follow each other. `workers`: see ray_map.map_over_cluster.
     """
-    folder = cache_folder() / f"{casting.name}-seed{seed}-r{casting.revision}"
+    folder = cache_folder() / f"{spec.name}-seed{seed}-r{spec.revision}"
     check_folder(folder, "cache (JGCL_RAY_CACHE)")
     folder.mkdir(parents=True, exist_ok=True)
     shards = [folder / f"{number:04d}.npz" for number in range(-(-figures // FIGURES))]
     missing = [number for number, shard in enumerate(shards) if not shard.is_file()]
-    map_over_cluster(partial(_render, folder, seed, casting), missing, chunk_size=1, workers=workers, title="walkers")
+    map_over_cluster(partial(_render, folder, seed, spec), missing, chunk_size=1, workers=workers, title="walkers")
     return joined([read_shard(shard) for shard in shards])
 
 
@@ -113,19 +113,19 @@ def joined(shards: list[Cutouts]) -> Cutouts:
     )
 
 
-def render_shard(seed: int, number: int, figures: int = FIGURES, casting: Casting = WALKERS) -> Cutouts:
+def render_shard(seed: int, number: int, figures: int = FIGURES, spec: CutoutSpec = WALKERS) -> Cutouts:
     """`figures` walkers of their own, in the light of scenes of their own; a pure function."""
     rng = np.random.default_rng(np.random.SeedSequence([_FIRST_SEED + seed, number]))
     scenes = draw_scenes(rng)
-    people = casting.draw(rng, figures)
-    rows = [row for person in people for row in _cut_outs_of(person, scenes, casting, rng)]
+    people = spec.draw(rng, figures)
+    rows = [row for person in people for row in _cut_outs_of(person, scenes, spec, rng)]
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return Cutouts(**arrays, backdrops=np.stack([_patch(s, rng) for s in scenes for _ in range(SCENE_PATCHES)]))
 
 
-def _render(folder: Path, seed: int, casting: Casting, numbers: list[int]) -> None:
+def _render(folder: Path, seed: int, spec: CutoutSpec, numbers: list[int]) -> None:
     for number in numbers:
-        shard = render_shard(seed, number, casting=casting)
+        shard = render_shard(seed, number, spec=spec)
         with replacing(folder / f"{number:04d}.npz") as partial_file:
             np.savez(
                 partial_file,
@@ -135,12 +135,12 @@ def _render(folder: Path, seed: int, casting: Casting, numbers: list[int]) -> No
 
 
 def _cut_outs_of(
-    person: Appearance, scenes: list[Scene], casting: Casting, rng: np.random.Generator
+    person: Appearance, scenes: list[Scene], spec: CutoutSpec, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
     found = []
-    for _ in range(casting.poses):
-        worn = creased(person, rng) if casting.poses > 1 else person
-        found += _cut_outs_of_pose(worn, scenes, casting.sides, rng)
+    for _ in range(spec.poses):
+        worn = creased(person, rng) if spec.poses > 1 else person
+        found += _cut_outs_of_pose(worn, scenes, spec.sides, rng)
     return found
 
 

@@ -98,6 +98,6 @@ def score_corrected(way: str, result: RankingResult, plain: RankingResult, label
 
 def _centred(parts: dict[str, np.ndarray], splits: dict[str, Split], means_of: MeansOf) -> dict[str, np.ndarray]:
     means = CameraMeans.of(parts[means_of], splits[means_of].cameras)
-    for doubt in means.doubts:
-        warnings.warn(f"--camera-means: {doubt}", stacklevel=2)
+    for warning in means.small_camera_warnings:
+        warnings.warn(f"--camera-means: {warning}", stacklevel=2)
     return {name: means.centred(parts[name], splits[name].cameras) for name in ("query", "gallery")}

@@ -41,7 +41,7 @@ _INTRODUCTION = {
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ExampleQueries:
     """Queries by how well they did; rows of the query split."""
 
     best: list[int]
@@ -147,7 +147,7 @@ def draw_pictures(found: Assessment, encoder: Embedder, clustering: Clustering) 
     return pictures
 
 
-def choose_queries(average_precisions: np.ndarray, identities: np.ndarray) -> Chosen:
+def choose_queries(average_precisions: np.ndarray, identities: np.ndarray) -> ExampleQueries:
     """Best, median and worst among queries with a match, (Q,) each: of different people if possible."""
     scored = np.flatnonzero(~np.isnan(average_precisions))
     rest: list[int] = scored[np.argsort(-average_precisions[scored], kind="stable")].tolist()
@@ -158,7 +158,7 @@ def choose_queries(average_precisions: np.ndarray, identities: np.ndarray) -> Ch
     rest = [query for query in rest if query not in worst]
     centre = (len(rest) - 1) / 2
     from_centre = [query for _, query in sorted(enumerate(rest), key=lambda item: abs(item[0] - centre))]
-    return Chosen(best, _different(from_centre, identities, int(np.ceil(share * QUERIES["median"]))), worst)
+    return ExampleQueries(best, _different(from_centre, identities, int(np.ceil(share * QUERIES["median"]))), worst)
 
 
 def _different(candidates: Sequence[int], identities: np.ndarray, count: int) -> list[int]:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, go through the footage, tell what came of it."""
     given = _parser().parse_args(arguments)
     with exit_on_user_error():
-        from jgcl_ray.footage.command import Request, fulfil
+        from jgcl_ray.footage.command import Request, extract_crops
         from jgcl_ray.footage.sampling import Sampling
         from jgcl_ray.footage.sources import read_sources, sequences
         from jgcl_ray.footage.tracks import Filters
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sources = _sources_of_options(getattr(given, "options", None) or [], given.detect)
         sources += [source for path in given.sources for source in read_sources(path)]
         sources += [source for path in given.sequence for source in sequences(path)]
-        lines = fulfil(
+        lines = extract_crops(
             Request(
                 sources=tuple(sources),
                 out=given.out,

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from jgcl_ray.footage.quality import geometric_quality, sharpness
-from jgcl_ray.footage.sampling import Candidates, Sampling, apart, candidates, choose
+from jgcl_ray.footage.sampling import Candidates, Sampling, candidates, choose, spaced_in_time
 from jgcl_ray.footage.tracks import Tracks, clipped
-from jgcl_ray.footage.video import Frame, FrameReader, Reading
+from jgcl_ray.footage.video import Frame, FrameReader, ReadProgress
 from jgcl_ray.meshes.estimator import HEIGHT, WIDTH, BodyEstimator
 
 JPEG_QUALITY = 95
@@ -53,7 +53,7 @@ def tracklets(
     reader: FrameReader,
     tracks: Tracks,
     sampling: Sampling,
-    reading: Reading,
+    reading: ReadProgress,
     skip: frozenset[int] = frozenset(),
     watch: Callable[[int], None] = lambda frame: None,
 ) -> Iterator[Tracklet]:
@@ -113,7 +113,7 @@ def _finished(track: int, opened: dict[int, _Open], sampling: Sampling) -> Itera
     if not crops:
         return
     times, values = (np.array([getattr(crop, name) for crop in crops]) for name in ("time", "quality"))
-    crops = [crops[place] for place in apart(times, values, sampling.every / 2)]
+    crops = [crops[place] for place in spaced_in_time(times, values, sampling.every / 2)]
     yaw = deviation = None
     if sampling.views and len(crops) > sampling.per_track:
         yaw, deviation = _estimator().directions_of(

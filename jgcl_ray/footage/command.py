@@ -39,7 +39,7 @@ class Request:
     sheet: Path | None = None
 
 
-def fulfil(request: Request) -> list[str]:
+def extract_crops(request: Request) -> list[str]:
     """Crops, tables, summary and sheet; the summary's lines. A camera's UserError comes after the other cameras."""
     sources = checked(request.sources)
     out = request.out.expanduser().absolute()

@@ -15,7 +15,7 @@ import numpy as np
 
 from jgcl_ray.atomic import replacing
 from jgcl_ray.errors import UserError
-from jgcl_ray.footage.video import FrameReader, Reading
+from jgcl_ray.footage.video import FrameReader, ReadProgress
 
 DETECTORS = ("auto", "ultralytics", "torchvision")
 LEAST = 0.1  # score from which on a box goes to the tracker; ByteTrack makes use of weak ones
@@ -57,7 +57,7 @@ def write_tracks(
     follow = _byte_track(reader.rate)
     last = reader.footage.frames or 10**9
     with replacing(file) as partial, partial.open("w", encoding="utf-8") as lines:
-        for frame in reader.frames(range(1, last + 1), Reading()):
+        for frame in reader.frames(range(1, last + 1), ReadProgress()):
             for track, box, score in follow(*find(np.ascontiguousarray(frame.pixels))):
                 left, top, right, bottom = box
                 place = f"{left:.1f},{top:.1f},{right - left:.1f},{bottom - top:.1f}"

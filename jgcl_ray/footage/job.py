@@ -28,7 +28,7 @@ from jgcl_ray.footage.kept import CameraRecord, CropRow, SpanRow, TrackRecord, r
 from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source
 from jgcl_ray.footage.tracks import Filters, Tracks, people_of, without_short
-from jgcl_ray.footage.video import FrameReader, Reading, open_footage
+from jgcl_ray.footage.video import FrameReader, ReadProgress, open_footage
 
 STATE = ".footage"
 VERSION = 1  # of what is written; another one is made anew
@@ -98,7 +98,7 @@ def work(job: Job, watch: Watch = lambda frame, last: None) -> CameraRecord:
             notes.append(f"{short:,} tracks of fewer than {job.sampling.min_boxes} boxes left out")
         if not len(tracks):
             raise UserError(f"camera {source.camera}: no track has {job.sampling.min_boxes} boxes (--min-boxes)")
-        last, reading = int(tracks.frame.max()), Reading()
+        last, reading = int(tracks.frame.max()), ReadProgress()
         names = _Names(tracks)
         with job.journal.open("a", encoding="utf-8") as journal:
             skip = frozenset(line["track"] for line in done)
@@ -223,7 +223,7 @@ def _record(
     return {"digest": job.digest(), "camera": job.source.camera, "rows": rows, "spans": spans, "notes": notes}
 
 
-def _losses(reading: Reading, tracks: Tracks) -> list[str]:
+def _losses(reading: ReadProgress, tracks: Tracks) -> list[str]:
     notes = []
     if reading.read < reading.wanted:
         last = int(tracks.frame.max())

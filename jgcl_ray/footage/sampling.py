@@ -65,7 +65,7 @@ def candidates(
     return Candidates(row[order], slot[order])
 
 
-def apart(time: np.ndarray, quality: np.ndarray, least: float) -> np.ndarray:
+def spaced_in_time(time: np.ndarray, quality: np.ndarray, least: float) -> np.ndarray:
     """Of M crops in the order of time those that stay: of two closer than `least` seconds the better."""
     kept: list[int] = []
     for row in range(len(time)):

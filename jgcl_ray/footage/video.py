@@ -33,7 +33,7 @@ class Frame:
 
 
 @dataclass
-class Reading:
+class ReadProgress:
     """How far a reader came."""
 
     wanted: int = 0  # number of the last frame that is asked for
@@ -49,7 +49,7 @@ class FrameReader(Protocol):
     footage: Footage
     rate: float  # frames a second
 
-    def frames(self, wanted: Sequence[int], reading: Reading) -> Iterator[Frame]:
+    def frames(self, wanted: Sequence[int], reading: ReadProgress) -> Iterator[Frame]:
         """Frames with these ascending numbers, as far as they can be decoded; `reading` is kept up to date."""
         ...
 
@@ -80,7 +80,7 @@ class FrameFolder:
         ordered = len(numbers) == len(self.names) and all(np.diff(numbers) > 0)
         self.footage = Footage(width, height, len(self.names), numbers=numbers if ordered else None)
 
-    def frames(self, wanted: Sequence[int], reading: Reading) -> Iterator[Frame]:
+    def frames(self, wanted: Sequence[int], reading: ReadProgress) -> Iterator[Frame]:
         size = (self.footage.width, self.footage.height)
         for number in wanted:
             path = self.folder / self.names[number - 1]
@@ -130,7 +130,7 @@ class VideoFile:
         self._given = rate is not None
         self.footage = Footage(width, height, None, announced=max(int(announced), 0) if announced < 1e9 else 0)
 
-    def frames(self, wanted: Sequence[int], reading: Reading) -> Iterator[Frame]:
+    def frames(self, wanted: Sequence[int], reading: ReadProgress) -> Iterator[Frame]:
         cv2 = _cv2()
         capture, clock = self._open(), _Clock(self.rate, self._given)
         try:

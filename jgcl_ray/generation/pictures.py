@@ -24,7 +24,7 @@ TILE_HEIGHT = 192  # pixels, of animations
 
 
 @dataclass(frozen=True, eq=False)
-class SeenPerson:
+class PersonViews:
     """One photo and what the generator makes of it."""
 
     picture: str  # name of its pictures (People.pictures)
@@ -32,20 +32,20 @@ class SeenPerson:
     views: dict[int, np.ndarray]  # degrees -> uint8 (H, W, 3)
 
 
-def seen_people(
+def generated_people(
     generator: ViewGenerator, people: People, rows: Sequence[int], views: Sequence[int]
-) -> list[SeenPerson]:
+) -> list[PersonViews]:
     """The people in `rows` from every view; one batch."""
     codes = generator.codes(people.images(rows))
     drawn = {view: generator.draw(people.meshes(rows, view), codes).numpy() for view in views}
     photos = people.pixels(rows)
     return [
-        SeenPerson(people.pictures[row], photos[i], {view: pictures[i] for view, pictures in drawn.items()})
+        PersonViews(people.pictures[row], photos[i], {view: pictures[i] for view, pictures in drawn.items()})
         for i, row in enumerate(rows)
     ]
 
 
-def write_views(person: SeenPerson, people: People, out: Path) -> None:
+def write_views(person: PersonViews, people: People, out: Path) -> None:
     """One file for each view, under the photo's name, in the layout of projections: OUT/train/render_45/NAME.png."""
     for view, picture in person.views.items():
         path = view_folder(out, people.split, view) / person.picture
@@ -53,7 +53,7 @@ def write_views(person: SeenPerson, people: People, out: Path) -> None:
         write_picture(Image.fromarray(picture), path)
 
 
-def write_turntable(person: SeenPerson, out: Path) -> None:
+def write_turntable(person: PersonViews, out: Path) -> None:
     """OUT/turntables/NAME.gif: the photo, and the person turning beside it."""
     path = out / "turntables" / Path(person.picture).with_suffix(".gif")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def check_pictures(out: Path) -> None:
             refuse_foreign(path, "--out", is_picture)
 
 
-def views_sheet(shown: Sequence[SeenPerson]) -> Image.Image:
+def views_sheet(shown: Sequence[PersonViews]) -> Image.Image:
     """A row for each person: the photo, then its views."""
     titles = ["photo", *(f"{view}°" for view in shown[0].views)]
     return contact_sheet([[_tile(one.photo), *map(_tile, one.views.values())] for one in shown], titles)

@@ -39,7 +39,7 @@ class Request:
     overrides: tuple[str, ...] = ()  # section.field=value
 
 
-def fulfil(request: Request) -> ViewScores | None:
+def generate_views(request: Request) -> ViewScores | None:
     """Write what is wanted; the scores, where they are."""
     place = request.out.expanduser().absolute()
     check_folder(place, "--out")
@@ -65,7 +65,7 @@ def fulfil(request: Request) -> ViewScores | None:
         features, name = inception_features(request.inception, generator.device), request.inception.name
     out.mkdir(parents=True, exist_ok=True)
 
-    _write_all(partial(pictures.seen_people, generator, people), people, request, views, out)
+    _write_all(partial(pictures.generated_people, generator, people), people, request, views, out)
     if mixed is not None:
         pictures.write_mix(generator, people, mixed, views, out, request.gif)
     if truth is None:
@@ -84,14 +84,14 @@ def _outside(out: Path, people: People) -> Path:
 
 
 def _write_all(
-    draw: Callable[[Sequence[int], Sequence[int]], list[pictures.SeenPerson]],
+    draw: Callable[[Sequence[int], Sequence[int]], list[pictures.PersonViews]],
     people: People,
     request: Request,
     views: tuple[int, ...],
     out: Path,
 ) -> None:
     count = len(people.names) if request.first is None else min(request.first, len(people.names))
-    shown: list[pictures.SeenPerson] = []
+    shown: list[pictures.PersonViews] = []
     for start in tracked(range(0, count, pictures.BATCH), "views"):
         rows = range(start, min(start + pictures.BATCH, count))
         for person in draw(rows, views):

@@ -41,7 +41,7 @@ class TrueViews:
 
 
 @dataclass(frozen=True)
-class Likeness:
+class ViewSimilarity:
     """To the true views."""
 
     psnr: float  # dB, mean over pictures; higher is nearer
@@ -57,9 +57,9 @@ class ViewScores:
     images: int  # M
     pictures: int  # M * V
     features: str  # whose the Frechet distance is
-    generated: Likeness
-    copy: Likeness
-    by_view: dict[int, dict[str, Likeness]]  # degrees -> generated, copy
+    generated: ViewSimilarity
+    copy: ViewSimilarity
+    by_view: dict[int, dict[str, ViewSimilarity]]  # degrees -> generated, copy
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -116,8 +116,8 @@ def score_views(
         name: {view: np.concatenate(parts) for view, parts in of_views.items()} for name, of_views in measured.items()
     }
 
-    def likeness(name: str) -> Likeness:
-        return _likeness(
+    def likeness(name: str) -> ViewSimilarity:
+        return _similarity(
             np.concatenate(list(numbers[name].values())), frechet_distance(joined[name], joined["truth"])
         )
 
@@ -127,7 +127,7 @@ def score_views(
         features=features_name,
         generated=likeness("generated"),
         copy=likeness("copy"),
-        by_view={view: {name: _likeness(numbers[name][view]) for name in numbers} for view in truth.views},
+        by_view={view: {name: _similarity(numbers[name][view]) for name in numbers} for view in truth.views},
     )
 
 
@@ -165,6 +165,6 @@ def _one_to_one(pictures: np.ndarray, truth: np.ndarray, body: torch.Tensor) -> 
     return torch.stack([psnr(a, b), psnr(a, b, body), ssim(a, b)], dim=1).numpy()
 
 
-def _likeness(numbers: np.ndarray, fid: float | None = None) -> Likeness:
+def _similarity(numbers: np.ndarray, fid: float | None = None) -> ViewSimilarity:
     overall, body, similarity = numbers.mean(axis=0).tolist()
-    return Likeness(overall, body, similarity, fid)
+    return ViewSimilarity(overall, body, similarity, fid)

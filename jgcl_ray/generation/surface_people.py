@@ -9,7 +9,7 @@ import torch
 from jgcl_ray.config import Config, override
 from jgcl_ray.errors import UserError
 from jgcl_ray.generation.people import People
-from jgcl_ray.generation.pictures import SeenPerson
+from jgcl_ray.generation.pictures import PersonViews
 from jgcl_ray.meshes.correspondence import see_surface
 
 
@@ -28,7 +28,7 @@ def check_bodies(people: People) -> None:
 
 
 @torch.no_grad()
-def surface_people(people: People, rows: Sequence[int], views: Sequence[int]) -> list[SeenPerson]:
+def surface_people(people: People, rows: Sequence[int], views: Sequence[int]) -> list[PersonViews]:
     """The people in `rows` from every view; one batch. Their own view (0) is the photo."""
     photos = people.pixels(rows)
     surface = see_surface(
@@ -40,6 +40,6 @@ def surface_people(people: People, rows: Sequence[int], views: Sequence[int]) ->
             picture = surface.draw(torch.from_numpy(people.coordinates(rows, view))).picture
             drawn[view] = (picture.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
     return [
-        SeenPerson(people.pictures[row], photos[i], {view: pictures[i] for view, pictures in drawn.items()})
+        PersonViews(people.pictures[row], photos[i], {view: pictures[i] for view, pictures in drawn.items()})
         for i, row in enumerate(rows)
     ]

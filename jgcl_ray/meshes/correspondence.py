@@ -49,7 +49,7 @@ VOXEL_PIXELS = 1.2
 
 
 @dataclass(frozen=True, eq=False)
-class Draft:
+class WarpedView:
     """A new view made of a photo's pixels."""
 
     picture: Tensor  # (B, 3, H, W) in [0, 1]
@@ -70,7 +70,7 @@ class SeenSurface:
     known: Tensor  # (B, H, W): confidence in the backdrop
     any_body: Tensor  # (B,) bool
 
-    def draw(self, coordinates: Tensor) -> Draft:
+    def draw(self, coordinates: Tensor) -> WarpedView:
         """The person in the view in which each pixel sees these coordinates, (B, H, W, 3), NaN where no body.
 
         Differentiable in the photo, whose weights are constants to the gradient.
@@ -99,7 +99,7 @@ class SeenSurface:
         shape = len(self.known), height, width
         unknown = seen & ~self.any_body[:, None, None]
         covered = cover.new_zeros(known.shape).index_copy(0, drawn, cover)
-        return Draft(
+        return WarpedView(
             picture.view(*shape, 3).permute(0, 3, 1, 2),
             confidence.view(shape).masked_fill(unknown, 0.0),
             covered.view(shape),

@@ -72,7 +72,7 @@ def recipe_of(given: argparse.Namespace) -> EncoderRecipe:
 
 def render(recipe: EncoderRecipe) -> None:
     """The cut-outs that a recipe needs, into the cache."""
-    ensure_cutouts(recipe.figures, recipe.seed, casting=STREET)
+    ensure_cutouts(recipe.figures, recipe.seed, spec=STREET)
 
 
 def lines(recipe: EncoderRecipe, checkpoint: Path, device: torch.device, drawers: int) -> Iterator[str]:

@@ -125,8 +125,8 @@ def _centred(index: GalleryIndex, embeddings: np.ndarray, cameras: Sequence[str]
     new = [row for row, camera in enumerate(cameras) if camera not in known]
     if new:
         means = CameraMeans.of(embeddings[new], [cameras[row] for row in new])
-        for doubt in means.doubts:
-            logger.warning(doubt)
+        for warning in means.small_camera_warnings:
+            logger.warning(warning)
         index.camera_means = means if index.camera_means is None else index.camera_means.joined(means)
     assert index.camera_means is not None
     return index.camera_means.centred(embeddings, cameras)

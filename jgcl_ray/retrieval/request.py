@@ -56,7 +56,7 @@ class Request:
     until: float | None = None
 
 
-def fulfil(request: Request) -> list[Answer]:
+def search_gallery(request: Request) -> list[Answer]:
     """Do what is wanted; the index is written, as a whole, before queries are answered."""
     _check(request)
     found = _state(request.index)

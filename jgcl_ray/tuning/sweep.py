@@ -130,8 +130,8 @@ def _header(space: Space, setting: TrialSetting, at_once: int, page: str) -> str
     return f"{setting.trials.parent}: {trials}, {at_once} at a time; by {setting.metric}; {how}; MLflow: {page}"
 
 
-def pieces(config: Config, cuda: bool) -> list[dict[str, float]]:
-    """What one trial takes of the cluster, each piece on one node: its driver, its workers, the clustering actor."""
+def resource_bundles(config: Config, cuda: bool) -> list[dict[str, float]]:
+    """What one trial takes of the cluster, each bundle on one node: its driver, its workers, the clustering actor."""
     scaling, labels = config.scaling, config.pseudo_labels
     worker, actor = {"CPU": scaling.cpus_per_worker}, {"CPU": labels.num_cpus}
     if cuda:
@@ -141,20 +141,20 @@ def pieces(config: Config, cuda: bool) -> list[dict[str, float]]:
     return [{"CPU": DRIVER_CPUS}, *[worker] * scaling.num_workers, actor]
 
 
-def fitting(pieces: Iterable[Mapping[str, float]], nodes: Sequence[Mapping[str, float]]) -> int:
-    """How many trials of these pieces fit on the nodes at a time, the largest pieces placed first."""
+def trials_that_fit(bundles: Iterable[Mapping[str, float]], nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many trials of these bundles fit on the nodes at a time, the largest bundles placed first."""
     free = [dict(node) for node in nodes]
-    ordered = sorted(pieces, key=lambda piece: (piece.get("GPU", 0), piece["CPU"]), reverse=True)
+    ordered = sorted(bundles, key=lambda bundle: (bundle.get("GPU", 0), bundle["CPU"]), reverse=True)
     count = 0
-    while all(_place(piece, free) for piece in ordered):
+    while all(_place(bundle, free) for bundle in ordered):
         count += 1
     return count
 
 
-def _place(piece: Mapping[str, float], free: list[dict[str, float]]) -> bool:
+def _place(bundle: Mapping[str, float], free: list[dict[str, float]]) -> bool:
     for node in free:
-        if all(node.get(kind, 0.0) + 1e-9 >= amount for kind, amount in piece.items()):
-            for kind, amount in piece.items():
+        if all(node.get(kind, 0.0) + 1e-9 >= amount for kind, amount in bundle.items()):
+            for kind, amount in bundle.items():
                 node[kind] = node.get(kind, 0.0) - amount
             return True
     return False
@@ -164,15 +164,15 @@ def check_fit(config: Config, nodes: Sequence[Mapping[str, float]]) -> int:
     """How many trials run at a time; UserError with the arithmetic where not even one can."""
     gpus = sum(node.get("GPU", 0.0) for node in nodes)
     cuda = config.scaling.device == "cuda" or (config.scaling.device == "auto" and gpus > 0)
-    needed = pieces(config, cuda)
-    if count := fitting(needed, nodes):
+    needed = resource_bundles(config, cuda)
+    if count := trials_that_fit(needed, nodes):
         return count
     scaling, labels = config.scaling, config.pseudo_labels
     for kind, each, actor, driver in (
         ("CPU", scaling.cpus_per_worker, labels.num_cpus, DRIVER_CPUS),
         ("GPU", scaling.gpus_per_worker, labels.num_gpus, 0.0),
     ):
-        total, there = sum(piece.get(kind, 0.0) for piece in needed), sum(node.get(kind, 0.0) for node in nodes)
+        total, there = sum(bundle.get(kind, 0.0) for bundle in needed), sum(node.get(kind, 0.0) for node in nodes)
         if total > there + 1e-9:
             said = f"{scaling.num_workers} workers x {each:g} {kind}s (scaling) + {actor:g} of the clustering actor"
             said += f" + {driver:g} of the trial's driver" if driver else ""
@@ -181,7 +181,7 @@ def check_fit(config: Config, nodes: Sequence[Mapping[str, float]]) -> int:
                 f"a trial needs {said} = {total:g}, and the Ray cluster has {there:g}: no trial can ever start; "
                 f"lower scaling.num_workers, scaling.{kind.lower()}s_per_worker or pseudo_labels.num_{kind.lower()}s"
             )
-    largest = max(needed, key=lambda piece: (piece.get("GPU", 0.0), piece["CPU"]))
+    largest = max(needed, key=lambda bundle: (bundle.get("GPU", 0.0), bundle["CPU"]))
     has = ", ".join("+".join(f"{node.get(kind, 0):g} {kind}s" for kind in largest) for node in nodes)
     wants = " and ".join(f"{amount:g} {kind}s" for kind, amount in largest.items())
     raise UserError(

@@ -56,7 +56,7 @@ class TrialSetting:
         return int(config["number"]) if "number" in config else self.numbers[int(tune_id.rpartition("_")[2])]
 
 
-class Following:
+class RunFollower:
     """A run in a thread, and its evaluations as they appear: those of an earlier start first."""
 
     def __init__(self, config: Config, metric: str) -> None:
@@ -141,7 +141,7 @@ class Trial(tune.Trainable):
         self._setting, self._params = setting, dict(config["params"])
         self._number = setting.number(self.trial_id, config)
         self._record: TrialRecord | None = None
-        self._following: Following | None = None
+        self._following: RunFollower | None = None
         self._evaluations: Iterator[Evaluation] = iter(())
         self._since = time.monotonic()
 
@@ -152,7 +152,7 @@ class Trial(tune.Trainable):
         record = self._require()
         try:
             if self._following is None:
-                self._following = Following(self._config(record), self._setting.metric)
+                self._following = RunFollower(self._config(record), self._setting.metric)
                 self._evaluations = self._following.evaluations()
             found = next(self._evaluations, None)
             if found is None:

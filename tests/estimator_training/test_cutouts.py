@@ -14,8 +14,8 @@ from jgcl_ray.estimator_training.cutouts import (
     STREET,
     WALKERS,
     WIDTH,
-    Casting,
     Cutouts,
+    CutoutSpec,
     ensure_cutouts,
     render_shard,
 )
@@ -55,11 +55,11 @@ def test_rendering_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(module, "FIGURES", 1)
     rendered: list[int] = []
 
-    def render(seed: int, number: int, casting: Casting) -> Cutouts:
+    def render(seed: int, number: int, spec: CutoutSpec) -> Cutouts:
         rendered.append(number)
         if len(rendered) == 2:
             raise KeyboardInterrupt
-        return render_shard(seed, number, 1, casting)
+        return render_shard(seed, number, 1, spec)
 
     monkeypatch.setattr(module, "render_shard", render)
     with pytest.raises(KeyboardInterrupt):
@@ -71,7 +71,7 @@ def test_rendering_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_people_of_the_street_stand_in_two_poses_and_in_folds_of_their_own() -> None:
-    street = render_shard(seed=3, number=0, figures=1, casting=STREET)
+    street = render_shard(seed=3, number=0, figures=1, spec=STREET)
     assert len(street) == STREET.cutouts == 8
     np.testing.assert_array_equal(street.pose[0], street.pose[3])
     assert not np.array_equal(street.pose[3], street.pose[4])

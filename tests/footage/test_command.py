@@ -20,7 +20,7 @@ from PIL import Image
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage import camera, job
 from jgcl_ray.footage.__main__ import main
-from jgcl_ray.footage.command import Request, fulfil
+from jgcl_ray.footage.command import Request, extract_crops
 from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source, sequences
 
@@ -99,7 +99,7 @@ def test_a_video_gives_what_its_frames_give(tmp_path: Path, door: Source) -> Non
     pytest.importorskip("cv2", reason="videos need opencv-python-headless (extra footage)")
     video = scene.write_video(tmp_path / "door.avi", COUNT)
     filmed = Source("filmed", video=video, tracks=door.tracks)
-    fulfil(Request((filmed, door), tmp_path / "crops", sampling=Sampling(views=False), workers=0))
+    extract_crops(Request((filmed, door), tmp_path / "crops", sampling=Sampling(views=False), workers=0))
     assert_right_people(tmp_path / "crops", "filmed")
     rows = [row for row in table(tmp_path / "crops" / "tracks.csv") if row["camera"] == "filmed"]
     assert len(rows) >= 12
@@ -109,18 +109,18 @@ def test_a_video_gives_what_its_frames_give(tmp_path: Path, door: Source) -> Non
 
 def test_same_command_again_does_nothing(tmp_path: Path, door: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "crops"
-    fulfil(Request((door,), out))
+    extract_crops(Request((door,), out))
     before = files(out)
     states = {path: path.stat().st_mtime_ns for path in (out / "door").rglob("*.jpg")}
     monkeypatch.setattr(job, "tracklets", lambda *_: pytest.fail("a finished camera is done again"))
-    fulfil(Request((door,), out))
+    extract_crops(Request((door,), out))
     assert files(out) == before and {path: path.stat().st_mtime_ns for path in states} == states
 
 
 def test_other_settings_do_it_again(tmp_path: Path, door: Source) -> None:
     out = tmp_path / "crops"
-    fulfil(Request((door,), out))
-    fulfil(Request((door,), out, sampling=Sampling(per_track=2)))
+    extract_crops(Request((door,), out))
+    extract_crops(Request((door,), out, sampling=Sampling(per_track=2)))
     assert len(files(out / "door")) == 4 == len(table(out / "tracks.csv"))
 
 
@@ -133,7 +133,7 @@ def test_a_stopped_command_goes_on(tmp_path: Path, door: Source, monkeypatch: py
         if line[-20:] and not (line.split(",")[1] == "1" and int(line.split(",")[0]) > 20)
     ]
     door.tracks.write_text("\n".join(lines))  # track 1 ends before track 2
-    fulfil(Request((door,), whole))
+    extract_crops(Request((door,), whole))
     written = job._write
 
     def stop(*given: Any) -> Any:
@@ -144,7 +144,7 @@ def test_a_stopped_command_goes_on(tmp_path: Path, door: Source, monkeypatch: py
 
     monkeypatch.setattr(job, "_write", stop)
     with pytest.raises(KeyboardInterrupt):
-        fulfil(Request((door,), out))
+        extract_crops(Request((door,), out))
     assert (out / "door" / "0001").is_dir() and not (out / "door" / "0002").exists()
     again: list[int] = []
 
@@ -153,7 +153,7 @@ def test_a_stopped_command_goes_on(tmp_path: Path, door: Source, monkeypatch: py
         return written(*given)
 
     monkeypatch.setattr(job, "_write", count)
-    fulfil(Request((door,), out))
+    extract_crops(Request((door,), out))
     assert again == [2]
     assert {k: v for k, v in files(out).items() if k[0] != "."} == {
         k: v for k, v in files(whole).items() if k[0] != "."
@@ -167,7 +167,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path, door: Source) -
     mine.parent.mkdir(parents=True)
     mine.touch()
     with pytest.raises(UserError, match="not made by this command"):
-        fulfil(Request((door,), tmp_path / "crops"))
+        extract_crops(Request((door,), tmp_path / "crops"))
     assert mine.exists()
 
 
@@ -183,8 +183,8 @@ def test_a_full_disk(tmp_path: Path, door: Source, monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(UserError, match="no space left; free some and give the command again"):
-            fulfil(Request((door,), tmp_path / "crops"))
-    fulfil(Request((door,), tmp_path / "crops"))
+            extract_crops(Request((door,), tmp_path / "crops"))
+    extract_crops(Request((door,), tmp_path / "crops"))
     assert {path.name for path in (tmp_path / "crops" / "door").iterdir()} == {"0001", "0002"}
     assert_right_people(tmp_path / "crops", "door")
 
@@ -208,7 +208,7 @@ def test_one_bad_camera_does_not_cost_the_others(
 @pytest.mark.parametrize("end", [".json", ".jsonl"])
 def test_a_damaged_record_is_told_and_what_it_tells_helps(tmp_path: Path, door: Source, end: str) -> None:
     out = tmp_path / "crops"
-    fulfil(Request((door,), out))
+    extract_crops(Request((door,), out))
     whole, record = files(out), out / ".footage" / "door.json"
     if end == ".jsonl":
         record.unlink()
@@ -216,11 +216,11 @@ def test_a_damaged_record_is_told_and_what_it_tells_helps(tmp_path: Path, door: 
     with pytest.raises(
         UserError, match=rf"door\{end}.*: damaged .*; delete it and the folder {out}/door, the camera"
     ):
-        fulfil(Request((door,), out))
+        extract_crops(Request((door,), out))
     assert files(out) == whole
     record.with_suffix(end).unlink()
     shutil.rmtree(out / "door")
-    fulfil(Request((door,), out))
+    extract_crops(Request((door,), out))
     assert files(out) == whole
 
 
@@ -276,7 +276,7 @@ def test_a_crossing_is_avoided(tmp_path: Path) -> None:
     for frame in range(1, COUNT + 1):
         lines += [f"{frame},1,{3 * frame},10,16,34,1", f"{frame},2,{3 * COUNT - 3 * frame},12,16,34,1"]
     tracks.write_text("\n".join(lines))
-    fulfil(Request((Source("c", frames=frames, tracks=tracks, fps=10.0),), tmp_path / "crops"))
+    extract_crops(Request((Source("c", frames=frames, tracks=tracks, fps=10.0),), tmp_path / "crops"))
     rows = table(tmp_path / "crops" / "tracks.csv")
     assert len(rows) > 8 and max(float(row["overlap"]) for row in rows) <= 0.7
 

@@ -15,7 +15,7 @@ import torch
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage import detect
-from jgcl_ray.footage.command import Request, fulfil
+from jgcl_ray.footage.command import Request, extract_crops
 from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source
 
@@ -77,14 +77,14 @@ def test_people_are_found_and_followed(tmp_path: Path, installed: None, monkeypa
     frames = scene.write_frames(tmp_path / "door", COUNT)
     source = Source("door", frames=frames, fps=scene.RATE, detect="auto")
     out = tmp_path / "crops"
-    fulfil(Request((source,), out))
+    extract_crops(Request((source,), out))
     assert {path.name for path in (out / "door").iterdir()} == {"0001", "0002"}
     for file in (out / "door").rglob("*.jpg"):
         assert scene.has_colour(file, int(file.parent.name)) and int(file.stem) > 1
     [written] = (out / ".footage").glob("door.*.tracks.txt")
     assert written.read_text().splitlines()[0].startswith("2,1,8.0,4.0,")
     monkeypatch.setattr(FakeYolo, "predict", lambda *_, **__: pytest.fail("people are looked for again"))
-    fulfil(Request((source,), out, sampling=Sampling(per_track=2)))
+    extract_crops(Request((source,), out, sampling=Sampling(per_track=2)))
     assert len(list((out / "door").rglob("*.jpg"))) == 4
 
 
@@ -99,7 +99,7 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         ("torchvision", "needs torchvision and trackers, not installed here: pip install torchvision trackers"),
     ):
         with pytest.raises(UserError, match=message):
-            fulfil(Request((Source("a", frames=frames, detect=name),), tmp_path / "crops"))
+            extract_crops(Request((Source("a", frames=frames, detect=name),), tmp_path / "crops"))
     monkeypatch.setattr(detect, "_there", lambda name: name == "torchvision")
     with pytest.raises(UserError, match="needs trackers, not installed here: pip install torchvision trackers"):
         detect.check_installed("auto")

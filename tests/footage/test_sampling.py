@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from jgcl_ray.footage.quality import geometric_quality, overlaps, sharpness, usual_shape
-from jgcl_ray.footage.sampling import SPARE, TRIES, Sampling, apart, candidates, choose
+from jgcl_ray.footage.sampling import SPARE, TRIES, Sampling, candidates, choose, spaced_in_time
 from jgcl_ray.footage.tracks import Tracks
 
 
@@ -49,8 +49,8 @@ def test_a_box_that_suddenly_is_wide_is_worse() -> None:
 
 def test_of_two_crops_close_in_time_the_better_stays() -> None:
     time, quality = np.array([0.0, 0.1, 0.5, 1.0, 1.1]), np.array([0.5, 0.6, 0.1, 0.9, 0.2])
-    assert apart(time, quality, 0.25).tolist() == [1, 2, 3]
-    assert apart(time, quality, 0.05).tolist() == [0, 1, 2, 3, 4]
+    assert spaced_in_time(time, quality, 0.25).tolist() == [1, 2, 3]
+    assert spaced_in_time(time, quality, 0.05).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_visibility_counts_where_it_is_known() -> None:

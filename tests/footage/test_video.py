@@ -10,10 +10,10 @@ import pytest
 import scene
 
 from jgcl_ray.errors import UserError
-from jgcl_ray.footage.command import Request, fulfil
+from jgcl_ray.footage.command import Request, extract_crops
 from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source
-from jgcl_ray.footage.video import Reading, VideoFile, _Clock
+from jgcl_ray.footage.video import ReadProgress, VideoFile, _Clock
 
 cv2 = pytest.importorskip("cv2", reason="videos need opencv-python-headless (extra footage)")
 COUNT = 30
@@ -22,7 +22,7 @@ COUNT = 30
 def test_frames_are_numbered_in_order(tmp_path: Path) -> None:
     reader = VideoFile(scene.write_video(tmp_path / "a.avi", COUNT), None)
     assert (reader.footage.width, reader.footage.height, reader.rate) == (scene.WIDTH, scene.HEIGHT, scene.RATE)
-    reading = Reading()
+    reading = ReadProgress()
     wanted = [1, 2, 7, 8, 29, 30]
     frames = list(reader.frames(wanted, reading))
     assert [frame.number for frame in frames] == wanted and (reading.read, reading.damaged, reading.gaps) == (
@@ -36,7 +36,7 @@ def test_frames_are_numbered_in_order(tmp_path: Path) -> None:
 
 
 def test_beyond_the_end(tmp_path: Path) -> None:
-    reading = Reading()
+    reading = ReadProgress()
     reader = VideoFile(scene.write_video(tmp_path / "a.avi", COUNT), None)
     assert [frame.number for frame in reader.frames([29, 35], reading)] == [29]
     assert reading.read == COUNT
@@ -49,7 +49,7 @@ def test_what_can_be_decoded_of_a_damaged_video_is_kept(tmp_path: Path, capsys: 
     tracks = tmp_path / "a.txt"
     tracks.write_text(scene.mot_lines(COUNT))
     source = Source("a", video=video, tracks=tracks)
-    fulfil(Request((source,), tmp_path / "crops", sampling=Sampling(views=False)))
+    extract_crops(Request((source,), tmp_path / "crops", sampling=Sampling(views=False)))
     kept = [int(path.stem) for path in (tmp_path / "crops" / "a").rglob("*.jpg")]
     told = capsys.readouterr().err
     assert 5 < max(kept) < COUNT - 5 and "frames and" in told and "boxes lost" in told
@@ -73,7 +73,7 @@ def test_a_video_filmed_on_its_side_is_read_upright(tmp_path: Path) -> None:
     file.write_bytes(content)
     reader = VideoFile(file, None)
     assert (reader.footage.width, reader.footage.height) == (96, 160)
-    [frame] = reader.frames([2], Reading())
+    [frame] = reader.frames([2], ReadProgress())
     assert frame.pixels[:30].mean() > 200 and frame.pixels[50:].mean() < 40
 
 
@@ -92,7 +92,7 @@ def test_a_track_file_far_longer_than_the_video(tmp_path: Path) -> None:
     tracks.write_text(scene.mot_lines(10) + "\n".join(f"{frame},9,5,5,20,40,1,-1,-1,-1" for frame in range(500, 600)))
     source = Source("a", video=scene.write_video(tmp_path / "a.avi", COUNT), tracks=tracks)
     with pytest.raises(UserError, match="its last frame is 599, and the video has about 30"):
-        fulfil(Request((source,), tmp_path / "crops"))
+        extract_crops(Request((source,), tmp_path / "crops"))
 
 
 def test_without_opencv_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,4 +9,4 @@ from jgcl_ray.estimator_training.cutouts import STREET, Cutouts, render_shard
 
 @pytest.fixture(scope="session")
 def street() -> Cutouts:
-    return render_shard(seed=3, number=0, figures=4, casting=STREET)
+    return render_shard(seed=3, number=0, figures=4, spec=STREET)

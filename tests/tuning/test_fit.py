@@ -9,7 +9,7 @@ import pytest
 
 from jgcl_ray.config import load_config
 from jgcl_ray.errors import UserError
-from jgcl_ray.tuning.sweep import check_fit, fitting, pieces
+from jgcl_ray.tuning.sweep import check_fit, resource_bundles, trials_that_fit
 
 LAPTOP = [{"CPU": 2.0}]
 BOX = [{"CPU": 16.0, "GPU": 4.0}]
@@ -73,11 +73,11 @@ def test_what_can_never_fit_is_refused_with_the_arithmetic(
 
 
 def test_what_is_placed_fits() -> None:
-    """Against a search through every placement, for trials of three pieces on two nodes."""
+    """Against a search through every placement, for trials of three bundles on two nodes."""
     parts = [{"CPU": 0.05}, {"CPU": 2.0}, {"CPU": 1.0}]
     for first, second in itertools.product(range(1, 6), repeat=2):
         nodes = [{"CPU": float(first)}, {"CPU": float(second)}]
-        count = fitting(parts, nodes)
+        count = trials_that_fit(parts, nodes)
         assert placeable(parts * count, nodes)
         assert not placeable(parts * (count + 2), nodes)  # largest first is never far from the best
 
@@ -95,5 +95,5 @@ def placeable(parts: list[dict[str, float]], nodes: list[dict[str, float]]) -> b
 
 def test_pieces_of_a_trial_are_what_training_asks_for() -> None:
     config = load_config(None, ["scaling.num_workers=2", "scaling.cpus_per_worker=3", "pseudo_labels.num_gpus=0.5"])
-    assert pieces(config, cuda=False) == [{"CPU": 0.05}, {"CPU": 3.0}, {"CPU": 3.0}, {"CPU": 1.0}]
-    assert pieces(config, cuda=True)[1:] == [{"CPU": 3.0, "GPU": 1.0}] * 2 + [{"CPU": 1.0, "GPU": 0.5}]
+    assert resource_bundles(config, cuda=False) == [{"CPU": 0.05}, {"CPU": 3.0}, {"CPU": 3.0}, {"CPU": 1.0}]
+    assert resource_bundles(config, cuda=True)[1:] == [{"CPU": 3.0, "GPU": 1.0}] * 2 + [{"CPU": 1.0, "GPU": 0.5}]

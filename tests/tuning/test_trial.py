@@ -11,21 +11,21 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.training import stages
 from jgcl_ray.training.run import train
 from jgcl_ray.training.step import NonFiniteLossError
-from jgcl_ray.tuning.trial import Evaluation, Following, epochs_before, last_line, reason_of
+from jgcl_ray.tuning.trial import Evaluation, RunFollower, epochs_before, last_line, reason_of
 
 LOCAL = ("run.local=true", "scaling.threads_per_worker=1", "generation.epochs=0", "warmup.epochs=2", "joint.epochs=1")
 
 
 def test_a_run_is_followed_to_its_end_and_from_its_beginning_when_it_goes_on(walkers: Path, tmp_path: Path) -> None:
     config = configured(walkers, tmp_path, *LOCAL)
-    following = Following(config, "mAP")
+    following = RunFollower(config, "mAP")
     found = list(following.evaluations())
     scored = [line for line in records(tmp_path / "walkers") if "mAP" in line]
     assert [(each.value, each.step) for each in found] == [(line["mAP"], line["step"]) for line in scored]
     assert [each.epochs for each in found] == [1, 2, 3]  # over warm-up and joint stage
     scores = following.outcome().scores
     assert scores is not None and scores == train(config, lambda line: None).scores
-    assert list(Following(config, "mAP").evaluations()) == found
+    assert list(RunFollower(config, "mAP").evaluations()) == found
 
 
 def test_what_a_run_raises_is_raised_and_told_in_a_line(
@@ -37,12 +37,12 @@ def test_what_a_run_raises_is_raised_and_told_in_a_line(
     monkeypatch.setattr(stages.ClusterContrast, "step", fail)
     config = configured(walkers, tmp_path, *LOCAL)
     with pytest.raises(NonFiniteLossError) as caught:
-        list(Following(config, "mAP").evaluations())
+        list(RunFollower(config, "mAP").evaluations())
     assert "cluster_contrast is not finite at step 7" in reason_of(caught.value, tmp_path / "walkers")
 
 
 def test_a_run_that_was_asked_to_stop_has_no_outcome(walkers: Path, tmp_path: Path) -> None:
-    following = Following(configured(walkers, tmp_path, *LOCAL, "warmup.batches_per_epoch=200"), "mAP")
+    following = RunFollower(configured(walkers, tmp_path, *LOCAL, "warmup.batches_per_epoch=200"), "mAP")
     following.stop()
     assert list(following.evaluations()) == []
     with pytest.raises(RuntimeError, match="was asked to stop"):
