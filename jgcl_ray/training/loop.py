@@ -182,6 +182,7 @@ class Loop:
             trains_encoder=stage.trains_encoder,
             draws_views=self.config.draws_views(name),
             surface_views=stage.surface_views,
+            decay=stage.decay(epoch),
         )
         improved = False
         evaluated = stage.trains_encoder and (last or (epoch + 1) % self.config.eval.every == 0)

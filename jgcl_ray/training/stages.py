@@ -55,6 +55,10 @@ class Stage(Protocol):
         """Batches of an epoch."""
         ...
 
+    def decay(self, epoch: int) -> float:
+        """The encoder's learning rate over that of the first epoch."""
+        ...
+
     def step(self, batch: Any, epoch: int, step: int) -> Terms:
         """Learn from one batch; its loss terms, of this worker."""
         ...
@@ -136,6 +140,10 @@ class ClusterContrast:
         """See Stage."""
         return len(self._share(epoch))
 
+    def decay(self, epoch: int) -> float:
+        """See Stage."""
+        return 0.1 ** (epoch // self.schedule.decay_every)
+
     def step(self, batch: ImageBatch, epoch: int, step: int) -> Terms:
         """See Stage: InfoNCE against the centroids; then the centroids move."""
         assert self.memory is not None
@@ -154,7 +162,7 @@ class ClusterContrast:
             losses = self._contrasts(f_view, y_view, batch.view_camera, batch.view_index)
             total = total + self.beyond.view_weight * weighted_cluster_terms(losses, self.beyond)
             terms |= {f"view_{name}": loss for name, loss in losses.items()}
-        set_learning_rate(self.optimiser, self.schedule.lr * 0.1 ** (epoch // self.schedule.decay_every))
+        set_learning_rate(self.optimiser, self.schedule.lr * self.decay(epoch))
         descend(total, terms, [self.optimiser], batch, step)
         self.memory.update(y, f.detach())
         if self.proxies is not None:
@@ -239,6 +247,10 @@ class _Paired(ABC):
         """See Stage."""
         return len(self._share(epoch))
 
+    def decay(self, epoch: int) -> float:
+        """See Stage."""
+        return 1.0
+
     @abstractmethod
     def _rows(self) -> np.ndarray:
         """Rows that an epoch goes through, (M,) int64."""
@@ -295,6 +307,10 @@ class Joint(_Paired):
     def begin(self, step: int) -> None:
         """See Stage."""
 
+    def decay(self, epoch: int) -> float:
+        """See Stage."""
+        return 0.1 if epoch >= self.config.joint.decay_at else 1.0
+
     def begin_epoch(self, epoch: int, step: int) -> Mapping[str, float]:
         """See Stage: labels of all training images, and their features as the memory's rows."""
         numbers = self.session.label_anew(step)
@@ -309,8 +325,7 @@ class Joint(_Paired):
         """See Stage."""
         assert self.bank is not None
         networks, optimisers, joint = self.session.networks, self.session.optimisers, self.config.joint
-        rate = self.config.optim.encoder_lr * (0.1 if epoch >= joint.decay_at else 1.0)
-        set_learning_rate(optimisers.encoder, rate)
+        set_learning_rate(optimisers.encoder, self.config.optim.encoder_lr * self.decay(epoch))
         set_learning_rate(optimisers.generator, joint.generator_lr or self.config.optim.generator_lr)
         trust = self.session.trust(batch.index)
         return dict(joint_step(networks, optimisers, self.bank, batch, self.config, step, trust).terms)

@@ -72,10 +72,12 @@ class VitalSigns:
         trains_encoder: bool,
         draws_views: bool,
         surface_views: ViewedImages | None = None,
+        decay: float = 1.0,
     ) -> dict[str, float]:
         """Numbers of the epoch that ends, by their names in the run log; advice goes to the log. A collective.
 
-        draws_views: whether the generator works in the stage; surface_views: what else it learns views from.
+        draws_views: whether the generator works in the stage; surface_views: what else it learns views from;
+        decay: the encoder's learning rate over that of the stage's first epoch.
         """
         numbers: dict[str, float] = {}
         if trains_encoder and self._before is not None:
@@ -84,7 +86,7 @@ class VitalSigns:
         if draws_views or surface_views is not None:
             with self.session.timed("vital_signs"):
                 numbers |= self._of_views(step, surface_views)
-        for part, words in advice(numbers).items():
+        for part, words in advice(numbers, decay).items():
             if rank() == 0 and (stage, part) not in self._advised:
                 logger.warning("%s: %s", stage, words)
             self._advised.add((stage, part))
@@ -203,8 +205,11 @@ def relative_change(before: torch.Tensor, after: torch.Tensor) -> float:
     return float((after - before).norm() / before.norm())
 
 
-def advice(numbers: Mapping[str, float]) -> dict[str, str]:
-    """By part that sleeps, one line: what was seen, what it means, what to try. Of the numbers that are there."""
+def advice(numbers: Mapping[str, float], decay: float = 1.0) -> dict[str, str]:
+    """By part that sleeps, one line: what was seen, what it means, what to try. Of the numbers that are there.
+
+    decay: at a tenth of its rate an encoder that moves a tenth as far is awake.
+    """
     lines = {}
     margin = numbers.get("discriminator_margin")
     if margin is not None and margin < LEAST_MARGIN:
@@ -213,10 +218,10 @@ def advice(numbers: Mapping[str, float]) -> dict[str, str]:
             "is chance): raise optim.discriminator_lr or discriminator.width"
         )
     moved = numbers.get("encoder_moved")
-    if moved is not None and moved < LEAST_MOVE:
+    if moved is not None and moved < LEAST_MOVE * decay:
         lines["encoder"] = (
             f"the encoder learns nothing (its weights moved by {moved:.2%} in the epoch, less than "
-            f"{LEAST_MOVE:.1%}): raise its learning rate"
+            f"{LEAST_MOVE * decay:.2%}): raise its learning rate"
         )
     views, photos = numbers.get("view_rank1"), numbers.get("photo_rank1")
     if views is not None and photos is not None and views < LEAST_RANK1 * photos:

@@ -119,6 +119,8 @@ def test_movement_of_the_encoder() -> None:
     assert moved == pytest.approx(0.002, rel=1e-3)
     assert "learns nothing" in advice({"encoder_moved": moved})["encoder"]
     assert advice({"encoder_moved": 0.01}) == {}
+    assert advice({"encoder_moved": moved}, decay=0.1) == {}, "a tenth of the rate moves it a tenth as far"
+    assert "less than 0.03%" in advice({"encoder_moved": moved / 10}, decay=0.1)["encoder"]
 
 
 def test_sample_is_fixed_spread_and_small() -> None:
