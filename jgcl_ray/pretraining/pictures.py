@@ -82,11 +82,15 @@ def _neighbours(figures: int, people: int, rng: np.random.Generator) -> np.ndarr
 
 
 def _loosened(window: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Boxes as carelessly drawn as many a detector's: too wide or too narrow, and beside the middle; (B, 4)."""
-    middle, half = (window[:, :2] + window[:, 2:]) / 2, (window[:, 2:] - window[:, :2]) / 2
-    careless = rng.random((len(window), 1)) < 0.5
-    growth = np.where(careless, np.exp(rng.uniform(-0.12, 0.3, (len(window), 2))), 1.0)
-    middle = middle + careless * half * rng.normal(0, 0.12, (len(window), 2)) * [1.0, 0.5]
+    """Boxes as detectors draw them, (B, 4): too wide or narrow, about somebody small in a lower half, or a trunk."""
+    size, middle, half = len(window), (window[:, :2] + window[:, 2:]) / 2, (window[:, 2:] - window[:, :2]) / 2
+    kind = rng.choice(4, (size, 1), p=[0.45, 0.33, 0.14, 0.08])
+    careless, far, near = (kind == which for which in (1, 2, 3))
+    room, zoom = rng.uniform(0.3, 1.2, (size, 1)), rng.uniform(0.45, 0.75, (size, 1))
+    growth = np.select([careless, far, near], [np.exp(rng.uniform(-0.12, 0.3, (size, 2))), 1 + room, zoom], 1.0)
+    slips = [rng.normal(0, 0.12, (size, 2)) * [1.0, 0.5], room * rng.uniform([-0.6, -0.9], [0.6, 0.3], (size, 2))]
+    slips.append(rng.uniform([-0.2, -0.5], [0.2, -0.1], (size, 2)))
+    middle = middle + half * np.select([careless, far, near], slips, 0.0)
     return np.concatenate([middle - half * growth, middle + half * growth], axis=1)
 
 
@@ -101,7 +105,10 @@ def _shaded(crops: Tensor, rng: np.random.Generator, noise: torch.Generator) -> 
 
 
 def _by_cameras(crops: Tensor, cameras: int, rng: np.random.Generator) -> Tensor:
-    """Gamma, saturation, contrast, tint and offset of each camera, a little different from picture to picture."""
+    """Gamma, saturation, contrast, tint, exposure and veil of each camera, a little other from picture to picture.
+
+    A veil is the light that a lens scatters over the whole picture: black becomes grey, in the tint of the camera.
+    """
     people = len(crops) // cameras
 
     def drawn(low: float, high: float, spread: float) -> Tensor:
@@ -113,4 +120,7 @@ def _by_cameras(crops: Tensor, cameras: int, rng: np.random.Generator) -> Tensor
     crops = grey + drawn(0.3, 1.7, 0.05) * (crops - grey)
     mean = crops.mean((1, 2, 3), keepdim=True)
     tint = tints(cameras, rng, 0.12).repeat_interleave(people, 0) * tints(len(crops), rng, 0.03)
-    return ((mean + drawn(0.6, 1.4, 0.05) * (crops - mean)) * tint + drawn(-0.1, 0.1, 0.03)).clamp(0, 1)
+    crops = (mean + drawn(0.6, 1.4, 0.05) * (crops - mean)) * tint * drawn(0.8, 1.4, 0.05) + drawn(-0.1, 0.1, 0.03)
+    veiled = np.repeat(np.where(rng.random(cameras) < 0.35, rng.uniform(0.1, 0.5, cameras), 0.0), people)
+    veil = torch.from_numpy(veiled * rng.uniform(0.8, 1.2, len(crops))).float().view(-1, 1, 1, 1)
+    return (crops.clamp(0, 1) * (1 - veil) + veil * 0.85 * tint).clamp(0, 1)
