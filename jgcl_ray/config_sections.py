@@ -41,10 +41,11 @@ class RunConfig(Section):
         description="auto: go on from the run folder's newest readable checkpoint, if there is one; never: refuse a "
         "folder that has any; a path: go on from that checkpoint.",
     )
-    init_from: AbsolutePath | None = Field(
+    init_from: AbsolutePath | Literal["rendered"] | None = Field(
         None,
         description="Checkpoint whose networks a new run starts with, counters and memory afresh; or the file "
-        "encoder.safetensors of one, for the encoder alone, or a file that encoder.weights_file takes.",
+        "encoder.safetensors of one, for the encoder alone, or a file that encoder.weights_file takes; or rendered, "
+        "the encoder that comes with the package, made of rendered people (python -m jgcl_ray.pretrain).",
     )
     log_every: int = Field(10, ge=1, description="Steps between records of the loss terms.")
     deterministic: bool = Field(

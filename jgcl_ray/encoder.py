@@ -36,6 +36,7 @@ from jgcl_ray.models.backbone import State
 from jgcl_ray.models.backbones import BACKBONES, backbone_of
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.encoder_files import METADATA, Card, read_card, read_header, read_tensors
+from jgcl_ray.models.shipped import SHIPPED, shipped
 from jgcl_ray.models.weights import load_foreign, load_state, load_weights, read_state, torchreid_head
 from jgcl_ray.progress import tracked
 from jgcl_ray.training.checkpoint import BEST, LATEST, MANIFEST, config_of, read_manifest
@@ -89,20 +90,24 @@ class Encoder:
     ) -> Self:
         """An encoder from `path`, strictly; UserError where it is none.
 
-        path: a run folder (its best checkpoint, else its latest), a checkpoint folder, a file of
-        `python -m jgcl_ray.export --format safetensors` or `python -m jgcl_ray.pretrain encoder`, `id_*.pt` of the
-        GCL authors, an OSNet of torchreid (the embedding is torchreid's feature), or a ResNet under torchvision's
-        names or an EfficientNet-lite0 under its releases' (.pth or .safetensors; the pooled last map is the
-        embedding). device: auto takes a GPU where there is one. height, width: of the images; None: those of the
-        training, 256 x 128 for files that do not say. flip: embed image and mirror image, see above.
+        path: `rendered`, the encoder that the package ships, made of rendered people; a run folder (its best
+        checkpoint, else its latest), a checkpoint folder, a file of `python -m jgcl_ray.export --format safetensors`
+        or `python -m jgcl_ray.pretrain encoder`, `id_*.pt` of the GCL authors, an OSNet of torchreid (the embedding
+        is torchreid's feature), or a ResNet under torchvision's names or an EfficientNet-lite0 under its releases'
+        (.pth or .safetensors; the pooled last map is the embedding). device: auto takes a GPU where there is one.
+        height, width: of the images; None: those of the training, 256 x 128 for files that do not say. flip: embed
+        image and mirror image, see above.
         """
-        given = Path(path).expanduser()
+        given = shipped(path)
         if given.is_dir():
             parts = _from_checkpoint(checkpoints_in(given)[0])
         elif given.is_file():
             parts = _from_file(given)
         else:
-            raise UserError(f"{given}: no such file or folder; give a run folder, a checkpoint or a file of weights")
+            raise UserError(
+                f"{given}: no such file or folder; give a run folder, a checkpoint, a file of weights, or "
+                f"{', '.join(SHIPPED)}, which comes with the package"
+            )
         return cls(
             parts.module,
             parts.architecture,

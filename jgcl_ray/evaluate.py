@@ -47,6 +47,7 @@ def main() -> None:
         from jgcl_ray.evaluation.comparison import check_comparable, compare
         from jgcl_ray.evaluation.query_scores import ScoresFile
         from jgcl_ray.evaluation.report import check_report, keep_with_run, write_report
+        from jgcl_ray.models.shipped import SHIPPED
         from jgcl_ray.progress import plain_console
 
         console = plain_console()
@@ -54,7 +55,7 @@ def main() -> None:
             check_report(arguments.report)
         other = None if arguments.against is None else ScoresFile.read(arguments.against)
         path = arguments.checkpoint.expanduser()
-        checkpoint = checkpoints_in(path)[0] if path.is_dir() else path
+        checkpoint = checkpoints_in(path)[0] if path.is_dir() and str(path) not in SHIPPED else path
         size = {name: value for name, value in _given(config.data).items() if name in ("height", "width")}
         encoder = Encoder.load(checkpoint, config.scaling.device, **size)
         dataset = open_dataset(config.data, config.walkers)  # walkers may be rendered here, for minutes
@@ -118,8 +119,9 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="PATH",
-        help="run folder, checkpoint folder, exported safetensors, id_*.pt of the GCL authors, or a backbone under "
-        "the names of torchvision (ResNet), torchreid (OSNet) or EfficientNet-lite0's releases",
+        help="rendered, the package's own; or run folder, checkpoint folder, exported safetensors, id_*.pt of the "
+        "GCL authors, or a backbone under the names of torchvision (ResNet), torchreid (OSNet) or "
+        "EfficientNet-lite0's releases",
     )
     parser.add_argument("--data", required=True, metavar="NAME", help="a labelled data set, as data.name")
     parser.add_argument(

@@ -35,7 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help="a run folder, a checkpoint, an official id_*.pt, or a file of a backbone (ResNet, OSNet, ...)",
+        help="rendered, the package's own; or a run folder, a checkpoint, an official id_*.pt, or a file of a "
+        "backbone (ResNet, OSNet, ...)",
     )
     parser.add_argument("--format", choices=("onnx", "pt2", "torchscript", "safetensors"), required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, or export to replace")

@@ -67,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint",
         type=Path,
         metavar="PATH",
-        help="the encoder: a run folder, a checkpoint, an exported .safetensors, an official id_*.pt, a ResNet file",
+        help="the encoder: rendered, the package's own; or a run folder, a checkpoint, an exported .safetensors, an "
+        "official id_*.pt, a ResNet file",
     )
     parser.add_argument("--gallery", type=Path, metavar="DIR", help="build the index anew from all images below DIR")
     parser.add_argument("--add", type=Path, nargs="+", default=[], metavar="PATH", help="images or folders to put in")

@@ -54,7 +54,7 @@ def _commands(page: Path) -> Iterator[tuple[str, list[str]]]:
 def _help(module: str) -> str:
     """What `--help` of a command says, and of its subcommands."""
     name = next(name for name, (target, _) in COMMANDS.items() if target == module)
-    parts = ([], ["estimate"], ["train"]) if name == "estimator" else ([],)
+    parts = [[], *([part] for part in {"estimator": ["estimate", "train"], "pretrain": ["encoder"]}.get(name, []))]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
         for part in parts:
             patch.setattr(sys, "argv", [name, *part, "--help"])

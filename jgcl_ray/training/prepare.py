@@ -38,6 +38,7 @@ from jgcl_ray.mlflow_mirror import ARTIFACTS, CARD, METRICS, MODEL, PICTURES, Ru
 from jgcl_ray.models.batch_norm import synchronise_statistics
 from jgcl_ray.models.encoder_files import check_fits, load_encoder
 from jgcl_ray.models.networks import Networks, build_networks
+from jgcl_ray.models.shipped import shipped
 from jgcl_ray.models.weights import load_foreign, read_state
 from jgcl_ray.progress import tracked
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
@@ -141,9 +142,9 @@ def plan_run(config: Config) -> Plan:
             f"run.stages={','.join(config.run.stages)}, warmup.mode={config.warmup.mode}: the encoder would start "
             "random; give a checkpoint by run.init_from, ImageNet weights by encoder.weights=imagenet, or a warm-up"
         )
-    start = config.run.init_from
+    start = None if config.run.init_from is None else shipped(config.run.init_from)
     if start is not None and start.suffix == ".safetensors" and start.is_file():
-        check_fits(start, config.encoder, f"run.init_from={start}")
+        check_fits(start, config.encoder, f"run.init_from={config.run.init_from}")
     check_limits(config, dataset.train, None if source is None else source.train)
     learnt_from = {"train": dataset.train} | ({} if source is None else {"source": source.train})
     return Plan(config, dataset, source, pack({name: ImageListing.of(split) for name, split in learnt_from.items()}))
@@ -281,12 +282,13 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
     return Session(config, data, networks, optimisers, clusterer, device, shard)
 
 
-def _start_from(path: Path, networks: Networks, config: EncoderConfig) -> None:
+def _start_from(given: Path | str, networks: Networks, config: EncoderConfig) -> None:
     """The weights of run.init_from."""
+    path = shipped(given)
     if not path.is_file():
         load_networks(path, networks)
     elif path.suffix == ".safetensors":
-        load_encoder(networks.encoder, config, path, f"run.init_from={path}")
+        load_encoder(networks.encoder, config, path, f"run.init_from={given}")
     else:
         load_foreign(networks.encoder, config, read_state(path), str(path))
 

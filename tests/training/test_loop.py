@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from tiny_run import configured, records
 from torch import nn
 from worker_group import run_workers
@@ -18,6 +19,8 @@ from jgcl_ray.config_sections import STAGES
 from jgcl_ray.data.samplers import Shard
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.models.encoder_files import read_tensors
+from jgcl_ray.models.shipped import shipped
 from jgcl_ray.training import worker
 from jgcl_ray.training.loop import Outcome
 from jgcl_ray.training.prepare import InProcess, open_folder, plan_run
@@ -264,6 +267,21 @@ def test_a_file_of_torchreid_starts_generator_and_joint_stage(walkers: Path, tmp
     outcome = start(configured(walkers, tmp_path, *fields))
     assert outcome.scores is not None
     assert {line["stage"] for line in records(tmp_path / "walkers")} == {"generation", "joint"}
+
+
+def test_a_run_starts_from_the_packages_encoder(walkers: Path, tmp_path: Path) -> None:
+    recipe = ["run.init_from=rendered", "run.stages=[joint]", "joint.recipe=cluster_contrast"]
+    with pytest.raises(
+        UserError, match=r"run.init_from=rendered holds another encoder .*; to start from it "
+    ) as told:
+        start(configured(walkers, tmp_path, *recipe))
+    settings = str(told.value).rpartition(" set ")[2].split()
+    still = ["cluster_contrast.batches_per_epoch=1", "cluster_contrast.lr=1e-9", *settings]
+    assert start(configured(walkers, tmp_path, *recipe, *still)).scores is not None
+    found = load_file(tmp_path / "walkers" / "checkpoints" / "latest" / "encoder.safetensors")
+    for name, tensor in read_tensors(shipped("rendered")).items():
+        if tensor.ndim > 1:
+            torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=0)
 
 
 def test_stages_go_by_either_name(walkers: Path, tmp_path: Path) -> None:
