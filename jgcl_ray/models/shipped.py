@@ -8,7 +8,7 @@ from pathlib import Path
 from jgcl_ray.models.encoder_files import read_header
 
 # Names that stand for files of the package, wherever a file of weights is asked for.
-SHIPPED: Mapping[str, Path] = {"rendered": Path(__file__).parent / "weights" / "rendered.safetensors"}
+SHIPPED: Mapping[str, Path] = {"rendered": Path(__file__).parents[1] / "weights" / "rendered.safetensors"}
 
 
 def shipped(path: str | Path) -> Path:

@@ -23,7 +23,7 @@ def test_two_workers_train_one_network_and_go_on(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("RAY_ADDRESS", "local")
     monkeypatch.setenv("JGCL_RAY_CACHE", str(tmp_path))
     checkpoint, told = tmp_path / "weights.training", []
-    train_on_ray(ESTIMATOR, SMALL, checkpoint, workers=2, cuda=False, drawers=1, tell=told.append)
+    train_on_ray(ESTIMATOR, SMALL, checkpoint, workers=2, cuda=False, drawers=1, write_line=told.append)
     assert [line[:11] for line in told] == ["step 3 of 3"]
     assert [path.name for path in tmp_path.glob("weights*")] == [checkpoint.name]
     network, seconds = trained(checkpoint, SMALL)
