@@ -1,6 +1,6 @@
 """What an epoch costs in time, network and memory: on Ray against the same epochs in one plain process.
 
-    python benchmarks/bm_epoch.py [--config walkers] [--rounds 3] [section.field=value ...]
+    python benchmarks/bm_epoch.py [--config gcl] [--rounds 3] [section.field=value ...]
 
 Runs alternate, each in a new process: `run.local=true`, one Ray worker, and two with half of every batch each. One
 JSON object for each kind of run: seconds of an epoch of each stage, checkpoint and pictures included (median over its
@@ -31,14 +31,14 @@ KINDS = {
 }
 SHORT = [
     *("warmup.epochs=4", "warmup.batches_per_epoch=8", "generation.epochs=3", "joint.epochs=4"),
-    *("eval.every=100", "tracking.enabled=false"),
+    *("eval.every=100", "tracking.enabled=false", "run.init_from=null", "warmup.mode=source"),
 ]
 
 
 def main() -> None:
     """Run, collect, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="walkers")
+    parser.add_argument("--config", default="gcl")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_intermixed_args()

@@ -138,7 +138,7 @@ class Bench:
 
     def start(self) -> Path:
         """The encoder that all recipes start from, after the warm-up on labelled walkers."""
-        settings = ["run.stages=[warmup]", "eval.every=100"]
+        settings = ["run.stages=[warmup]", "eval.every=100", "run.init_from=null", "warmup.mode=source"]
         settings += ["warmup.epochs=4"] if self.arguments.quick else []
         self.train("start", "cluster_contrast", TUNED_ON, settings)
         return self.latest("start") / "encoder.safetensors"

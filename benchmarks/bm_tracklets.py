@@ -24,6 +24,7 @@ from jgcl_ray.evaluation.bootstrap import mean_interval, paired_difference
 
 SIZE = WalkersSize(train=60, test=100, images=8, true_views=0, height=96, projections=False, tracks=True)
 OFF = ("pseudo_labels.tracklets=off", "pseudo_labels.k1=20", "pseudo_labels.k2=6", "pseudo_labels.eps=0.5")
+WARMUP = ("run.stages=[warmup]", "run.init_from=null", "warmup.mode=source")
 ARMS = {"auto": (), "off": OFF}
 
 
@@ -49,7 +50,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     data = out / "walkers"
     render(data, SIZE, REPORTED_SEED)
-    start = train(out, data, "start", ["run.stages=[warmup]", "warmup.epochs=8", "warmup.decay_every=6"])
+    start = train(out, data, "start", [*WARMUP, "warmup.epochs=8", "warmup.decay_every=6"])
     joint = [
         "run.stages=[joint]",
         f"run.init_from={start / 'encoder.safetensors'}",

@@ -81,7 +81,7 @@ SMALL = Size(
         """
         run.local=true data.height=80 data.width=40 data.identities_per_batch=3 data.batch_size=4
         data.images_per_identity=2 encoder.embedding=32 generator.width=1 generator.style_width=8
-        discriminator.width=2 discriminator.scales=1 warmup.mode=unsupervised warmup.epochs=1
+        discriminator.width=2 discriminator.scales=1 run.init_from=null warmup.mode=unsupervised warmup.epochs=1
         warmup.batches_per_epoch=2 generation.epochs=1 joint.epochs=1000 pseudo_labels.k1=4 pseudo_labels.k2=2
         pseudo_labels.eps=0.7 pseudo_labels.min_samples=2 eval.every=1000
         """.split()

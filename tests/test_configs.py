@@ -142,7 +142,11 @@ def test_a_shipped_config_starts_on_its_layout(name: str, tmp_path: Path, few_wa
 
 @pytest.mark.parametrize(
     "start",
-    ["warmup.mode=source", "warmup.mode=none run.init_from=X", "warmup.mode=unsupervised encoder.weights=imagenet"],
+    [
+        "warmup.mode=source run.init_from=null",
+        "run.init_from=X",
+        "run.init_from=null warmup.mode=unsupervised encoder.weights=imagenet",
+    ],
 )
 def test_crops_have_several_starts(start: str, tmp_path: Path, few_walkers: None) -> None:
     plan = plan_run(load_config("folder", [*crops(tmp_path), *start.split()]))
@@ -186,6 +190,7 @@ def test_crops_without_labels_run_to_the_end(stages: tuple[str, ...], tmp_path: 
         encoder.embedding=16 generator.width=1 generator.style_width=8 discriminator.width=2 discriminator.scales=1
         warmup.epochs=1 warmup.batches_per_epoch=2 joint.epochs=1 tracking.enabled=false
         pseudo_labels.k1=5 pseudo_labels.k2=2 pseudo_labels.eps=0.8 precision.dtype=float32
+        run.init_from=null warmup.mode=source
     """.split()
     config = load_config("folder", [*crops(tmp_path / "crops"), *tiny, *stages, f"run.root={tmp_path}"])
     plan = plan_run(config)
