@@ -14,19 +14,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from jgcl_ray.atomic import replacing
 from jgcl_ray.distributed import all_reduce_gradients, broadcast_module, rank, world_size
 from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.cutouts import Cutouts, ensure_cutouts
 from jgcl_ray.estimator_training.losses import WEIGHTS, estimator_losses
 from jgcl_ray.estimator_training.pictures import PictureBatch, draw_pictures
 from jgcl_ray.estimator_training.skeleton import Skeleton
+from jgcl_ray.estimator_training.training_file import training_of, write_training
 from jgcl_ray.meshes.estimator_network import EstimatorNetwork
-from jgcl_ray.models.weights import read_saved
-from jgcl_ray.stored_files import in_short
 
 CHECKPOINT_SECONDS = 60
-_REMEDY = "delete it, the training begins anew"
 
 
 @dataclass(frozen=True)
@@ -145,26 +142,16 @@ class Learner:
         return {name: term.detach() for name, term in terms.items()}, error.abs().median() * (180 / math.pi)
 
     def save(self, path: Path) -> None:
-        """Write the state of the training; the file is whole as soon as it bears its name."""
-        with replacing(path) as partial, partial.open("wb") as file:
-            torch.save(self._state(), file)
+        """Write the state of the training."""
+        write_training(path, self._state())
 
     def load(self, path: Path) -> None:
         """Go on from there; UserError for a file of another recipe, or a damaged one."""
-        state = read_saved(path, self.device, _REMEDY)
-        if absent := self._state().keys() - state.keys():
-            raise UserError(f"{path}: damaged (no {', '.join(sorted(absent))}); {_REMEDY}")
-        if state["recipe"] != vars(self.recipe):
-            raise UserError(
-                f"{path} is of another training, {state['recipe']}: give --out another file, or delete it"
-            )
-        try:
+        with training_of(path, self.device, self._state()) as state:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self._optimiser.load_state_dict(state["optimiser"])
             self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise UserError(f"{path}: damaged ({in_short(error)}); {_REMEDY}") from None
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from jgcl_ray.config import Config, override
 from jgcl_ray.errors import UserError
 from jgcl_ray.generation.people import People
 from jgcl_ray.generation.pictures import PersonViews
-from jgcl_ray.meshes.correspondence import see_surface
+from jgcl_ray.meshes.correspondence import surface_views
 
 
 def surface_config(overrides: Sequence[str]) -> Config:
@@ -27,18 +25,10 @@ def check_bodies(people: People) -> None:
         )
 
 
-@torch.no_grad()
 def surface_people(people: People, rows: Sequence[int], views: Sequence[int]) -> list[PersonViews]:
     """The people in `rows` from every view; one batch. Their own view (0) is the photo."""
     photos = people.pixels(rows)
-    surface = see_surface(
-        torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(people.coordinates(rows, 0))
-    )
-    drawn = {0: photos} if 0 in views else {}
-    for view in views:
-        if view:
-            picture = surface.draw(torch.from_numpy(people.coordinates(rows, view))).picture
-            drawn[view] = (picture.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    drawn = surface_views(photos, lambda view: people.coordinates(rows, view), views)
     return [
         PersonViews(people.pictures[row], photos[i], {view: pictures[i] for view, pictures in drawn.items()})
         for i, row in enumerate(rows)

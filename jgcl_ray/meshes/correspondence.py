@@ -11,6 +11,7 @@ Letters: B photos, H x W pixels, P pixels that see a body, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,6 +171,24 @@ def see_surface(
         known=known if backdrop is None else torch.ones_like(known),
         any_body=mask.flatten(1).any(1),
     )
+
+
+@torch.no_grad()
+def surface_views(
+    photos: np.ndarray, coordinates: Callable[[int], np.ndarray], views: Sequence[int]
+) -> dict[int, np.ndarray]:
+    """Photos uint8 (B, H, W, 3) by degrees: turned to each of `views`, a view of 0 the photos themselves.
+
+    coordinates(view): float (B, H, W, 3), as of `see_surface`, of all of them turned by so many degrees.
+    """
+    pictures = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255
+    surface = see_surface(pictures, torch.from_numpy(coordinates(0)))
+    turned = {0: photos} if 0 in views else {}
+    for view in views:
+        if view:
+            drawn = surface.draw(torch.from_numpy(coordinates(view))).picture.permute(0, 2, 3, 1)
+            turned[view] = (drawn * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    return turned
 
 
 def surface_view(

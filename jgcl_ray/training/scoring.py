@@ -20,9 +20,8 @@ class Scorer:
     def __init__(self, session: Session) -> None:
         self.session, self.config = session, session.config
         self.ends = tracklet_ends(tracks_of(session.data.dataset.train))
-        self._stores: dict[
-            Split, ImageStore
-        ] = {}  # of query and gallery: with data.cache, read at the first evaluation
+        # Of query and gallery: with data.cache they are read at the first evaluation.
+        self._stores: dict[Split, ImageStore] = {}
 
     def score(self, step: int) -> dict[str, float]:
         """By the names of the run log, of the encoder as of `step`."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from jgcl_ray.config import Config
 from jgcl_ray.contact_sheet import Tile, contact_sheet
 from jgcl_ray.data.image_store import ImageStore
-from jgcl_ray.meshes.correspondence import see_surface
+from jgcl_ray.meshes.correspondence import surface_views
 from jgcl_ray.meshes.estimated_bodies import ensure_estimated
 from jgcl_ray.meshes.projection_folders import TRUTH, VIEWS
 from jgcl_ray.meshes.projections import ProjectionSource, open_projections
@@ -23,7 +22,6 @@ SHOWN = 6  # people, spread over the training set
 BODIES = "pictured_bodies.npz"  # of a run folder: those of the images on the sheet
 
 
-@torch.no_grad()
 def surface_sheet(images: ImageStore, config: Config, run_folder: Path) -> Image.Image | None:
     """A row for each of SHOWN training images: the photo, then its person turned by each of VIEWS.
 
@@ -33,14 +31,12 @@ def surface_sheet(images: ImageStore, config: Config, run_folder: Path) -> Image
     projections = _projections(images, rows, config, run_folder)
     if projections is None:
         return None
-    photos = np.stack([images.load(row) for row in rows])
-    pictures = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255
-    surface = see_surface(pictures, _coordinates(projections, len(rows), 0))
-    turned = [photos]
-    for view in VIEWS[1:]:
-        drawn = surface.draw(_coordinates(projections, len(rows), view)).picture
-        turned.append((drawn.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).numpy())
-    tiles = [[Tile(Image.fromarray(column[row])) for column in turned] for row in range(len(rows))]
+
+    def coordinates(view: int) -> np.ndarray:
+        return np.stack([projections.coordinates(place, view) for place in range(len(rows))])
+
+    turned = surface_views(np.stack([images.load(row) for row in rows]), coordinates, VIEWS)
+    tiles = [[Tile(Image.fromarray(turned[view][place])) for view in VIEWS] for place in range(len(rows))]
     return contact_sheet(tiles, ["photo", *(f"{view}°" for view in VIEWS[1:])])
 
 
@@ -53,7 +49,3 @@ def _projections(images: ImageStore, rows: list[int], config: Config, run_folder
     elif meshes.source != "walkers" or not (folder.parent / TRUTH).is_file():
         return None
     return open_projections(meshes, config.data, names, "train", folder)
-
-
-def _coordinates(projections: ProjectionSource, people: int, view: int) -> torch.Tensor:
-    return torch.from_numpy(np.stack([projections.coordinates(row, view) for row in range(people)]))
