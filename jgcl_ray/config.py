@@ -157,9 +157,9 @@ class Config(Section):
     @property
     def needs_bodies(self) -> bool:
         """Whether any stage needs projections of bodies."""
-        return self.learns_surface_views or any(self.draws_views(stage) for stage in self.run.stages)
+        return self.learns_surface_views or any(self.uses_generator(stage) for stage in self.run.stages)
 
-    def draws_views(self, stage: StageName) -> bool:
+    def uses_generator(self, stage: StageName) -> bool:
         """Whether the generator works in a stage."""
         return stage == "generation" or (stage == "joint" and self.joint.recipe == "gcl")
 

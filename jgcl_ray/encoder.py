@@ -35,7 +35,7 @@ from jgcl_ray.models import official
 from jgcl_ray.models.backbone import State
 from jgcl_ray.models.backbones import BACKBONES, backbone_of
 from jgcl_ray.models.encoder import IdentityEncoder
-from jgcl_ray.models.encoder_files import METADATA, Card, read_card, read_header, read_tensors
+from jgcl_ray.models.encoder_files import METADATA, EncoderSpec, read_header, read_spec, read_tensors
 from jgcl_ray.models.shipped import SHIPPED, shipped
 from jgcl_ray.models.weights import load_foreign, load_state, load_weights, read_state, torchreid_head
 from jgcl_ray.progress import tracked
@@ -134,9 +134,9 @@ class Encoder:
         """All parameters and buffers of the network, on the CPU."""
         return {name: value.detach().cpu().contiguous() for name, value in self.module.state_dict().items()}
 
-    def card(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, Any]:
         """What `load` needs besides the weights, ready for JSON."""
-        return Card(self.architecture, self.height, self.width, self.resampling).document()
+        return EncoderSpec(self.architecture, self.height, self.width, self.resampling).document()
 
     def embed(
         self,
@@ -281,10 +281,10 @@ def _from_file(path: Path) -> _Parts:
 
 
 def _exported(state: State, text: str, path: Path) -> _Parts:
-    card = read_card(text, path)
-    module = IdentityEncoder(card.architecture)
+    spec = read_spec(text, path)
+    module = IdentityEncoder(spec.architecture)
     load_state(module, state, str(path))
-    return _Parts(module, card.architecture, (card.height, card.width), resampling=card.resampling)
+    return _Parts(module, spec.architecture, (spec.height, spec.width), resampling=spec.resampling)
 
 
 def _from_state(state: State, path: Path) -> _Parts:

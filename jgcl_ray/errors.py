@@ -1,4 +1,4 @@
-"""The one error that a user can mend, and how an entry point ends on it."""
+"""The one error that a user can fix, and how an entry point ends on it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def exit_on_user_error() -> Iterator[None]:
         if error.errno not in _OF_PLACES:
             raise
         place = "" if error.filename is None else f"{error.filename}: "
-        print(f"error: {place}{error.strerror}; make room or mend that, or give another place", file=sys.stderr)
+        print(f"error: {place}{error.strerror}; make room or fix that, or give another place", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -72,7 +72,7 @@ def preprocessing(encoder: Encoder, format_name: str) -> dict[str, Any]:
         "output": f"embeddings: float32 (n, {encoder.width_of_embedding}), L2-normalised: dot products are cosines",
         "use": "any runtime of this format" if graph else "jgcl_ray.Encoder.load(FILE).embed(IMAGES)",
         "fingerprint": encoder.fingerprint,
-        **encoder.card(),
+        **encoder.spec(),
     }
 
 

@@ -57,7 +57,7 @@ def is_answers(path: Path) -> bool:
     return _has_keys(path, "query", "paths", "distances", of_each=True)
 
 
-def is_likeness(path: Path) -> bool:
+def is_view_scores(path: Path) -> bool:
     """Of generate --score."""
     return _has_keys(path, "generated", "copy", "by_view")
 
@@ -104,7 +104,7 @@ def is_body_parameters(path: Path) -> bool:
 
 
 def is_index(path: Path) -> bool:
-    """A search index, if only a damaged one: it begins with its card."""
+    """A search index, if only a damaged one: it begins with its entry `card`."""
     head = _head(path)
     return head[:4] == b"PK\x03\x04" and head[30:38] == b"card.npy"  # of a zip: 30 bytes, then the first entry's name
 

@@ -12,7 +12,7 @@ from jgcl_ray.errors import UserError, exit_on_user_error
 DESCRIPTION = """\
 Make an identity encoder from rendered people alone: nobody's photos, no labels, nothing to download. People are
 rendered once, into the cache, from eight sides each; then they are pasted before ever other backgrounds, spoilt as
-cameras spoil them, and told apart. Running the same command again goes on where it stopped.
+cameras spoil them, and classified. Running the same command again goes on where it stopped.
 
 The file is for --checkpoint of every command, for jgcl_ray.Encoder.load, and for run.init_from. The one that comes
 with the package goes by the name `rendered`."""

@@ -65,7 +65,7 @@ def check_address(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536 or "/" in host:
         raise UserError(
-            f"RAY_ADDRESS={address}: not the address of a Ray cluster; give HOST:PORT of its head (6379 unless told "
+            f"RAY_ADDRESS={address}: not the address of a Ray cluster; give HOST:PORT of its head (6379 unless set "
             "otherwise), or RAY_ADDRESS=local for a cluster of one's own"
         )
     try:

@@ -38,15 +38,15 @@ from jgcl_ray.ownership import (
     is_estimator,
     is_export,
     is_index,
-    is_likeness,
     is_page,
     is_picture,
     is_saved_by_torch,
     is_scores,
+    is_view_scores,
     refuse_foreign,
 )
 from jgcl_ray.retrieval.answers import Answer
-from jgcl_ray.retrieval.index import Card, GalleryIndex
+from jgcl_ray.retrieval.index import GalleryIndex, IndexSpec
 from jgcl_ray.training.checkpoint import Checkpoints
 from jgcl_ray.training.prepare import Plan, check_folder
 from jgcl_ray.tuning.record import open_folder
@@ -92,7 +92,7 @@ def test_body_parameters(tmp_path: Path) -> None:
 
 def test_indices(tmp_path: Path) -> None:
     file = tmp_path / "people.idx"
-    GalleryIndex(Card("f", 64, 32, 8)).save(file)
+    GalleryIndex(IndexSpec("f", 64, 32, 8)).save(file)
     assert is_index(file)
     np.savez(tmp_path / "other.npz", paths=np.zeros(3))
     assert not is_index(tmp_path / "other.npz")
@@ -106,7 +106,7 @@ def test_documents(tmp_path: Path, other: str) -> None:
     write_json(file, {"mAP": 0.5, "cmc": [1.0], "queries": 1, "gallery": 2})
     assert is_scores(file) and not is_answers(file)
     file.write_text(other)
-    assert not (is_answers(file) or is_scores(file) or is_likeness(file) or is_page(file))
+    assert not (is_answers(file) or is_scores(file) or is_view_scores(file) or is_page(file))
 
 
 def test_tables_of_footage(tmp_path: Path) -> None:

@@ -73,10 +73,10 @@ def others(given: Cutouts, size: int, window: np.ndarray, rng: np.random.Generat
     middle = cutouts.WIDTH / 2 + side * wide * rng.uniform(0.4, 0.85, size)
     top = given.box[rows, 1] + tall * rng.uniform(-0.12, 0.05, size)
     around = np.stack([middle - wide / 2, top, middle + wide / 2, top + tall], axis=1)
-    return developed(cut(given, rows, around, rng.random(size) < 0.5, shape)[:, :4], rng)
+    return relit(cut(given, rows, around, rng.random(size) < 0.5, shape)[:, :4], rng)
 
 
-def developed(layer: Tensor, rng: np.random.Generator, dark: float = 0.3) -> Tensor:
+def relit(layer: Tensor, rng: np.random.Generator, dark: float = 0.3) -> Tensor:
     """A walker in other light; a share `dark` in dark clothes, which are common, and hardly lighter than black."""
     size = len(layer)
     gain = np.exp(rng.normal(0, 0.25, (size, 1)) + rng.normal(0, 0.05, (size, 3)))
@@ -151,10 +151,10 @@ def shadows(box: np.ndarray, window: np.ndarray, flip: np.ndarray, rng: np.rando
     return torch.from_numpy(1 - strength * np.exp(-reach)).float()[:, None]
 
 
-def hidden(crops: Tensor, share_hidden: float, rng: np.random.Generator) -> Tensor:
+def occluded(crops: Tensor, share_occluded: float, rng: np.random.Generator) -> Tensor:
     """Poles, signs, and boxes or bushes before the legs, on crops (B, 3, H, W) in place."""
     high, wide = crops.shape[2:]
-    for row in np.flatnonzero(rng.random(len(crops)) < share_hidden):
+    for row in np.flatnonzero(rng.random(len(crops)) < share_occluded):
         kind, share = rng.choice(["pole", "sign", "low", "edge"]), rng.uniform(0.08, 0.3)
         top, left, bottom, right = 0, 0, high, wide
         if kind == "pole":
@@ -172,7 +172,7 @@ def hidden(crops: Tensor, share_hidden: float, rng: np.random.Generator) -> Tens
     return crops
 
 
-def filmed(
+def degraded(
     crops: Tensor, proportions: Tensor, hardness: float, rng: np.random.Generator, noise: torch.Generator
 ) -> Tensor:
     """Few pixels, blur, sharpening, noise and JPEG; stretched to (B, 3, H, W) again."""

@@ -18,11 +18,11 @@ from jgcl_ray.estimator_training.pasting import (
     backgrounds,
     coloured,
     cut,
-    developed,
-    filmed,
-    hidden,
+    degraded,
+    occluded,
     others,
     paste,
+    relit,
     shadows,
     windows,
 )
@@ -61,10 +61,10 @@ def draw_pictures(given: Cutouts, size: int, seed: int, number: int, hardness: f
     crops = backgrounds(given, size, rng, noise, SHAPE) * shadows(box, window, flip, rng, SHAPE)
     behind = others(given, size, window, rng, SHAPE)
     crops = paste(behind, crops, rng.random(size) < 0.3 * hardness)
-    crops = paste(developed(layers[:, :4], rng), crops, np.ones(size, bool))
+    crops = paste(relit(layers[:, :4], rng), crops, np.ones(size, bool))
     crops = paste(others(given, size, window, rng, SHAPE), crops, rng.random(size) < 0.08 * hardness)
-    crops = hidden(crops, 0.16 * hardness, rng)
-    crops = filmed(coloured(crops, rng), proportions, hardness, rng, noise)
+    crops = occluded(crops, 0.16 * hardness, rng)
+    crops = degraded(coloured(crops, rng), proportions, hardness, rng, noise)
 
     low, high = torch.from_numpy(window).float().unflatten(1, (2, 2)).unbind(1)
     joints = 2 * (torch.from_numpy(given.joints[rows]) - low[:, None]) / (high - low)[:, None] - 1

@@ -86,7 +86,7 @@ def finished(job: Job) -> CameraRecord | None:
 
 
 def work(job: Job, watch: Watch = lambda frame, last: None) -> CameraRecord:
-    """Do a camera, or what is left of it; its record. UserError for whatever the user can mend."""
+    """Do a camera, or what is left of it; its record. UserError for whatever the user can fix."""
     with _disk_errors_in_one_line(job.out):
         (job.out / STATE).mkdir(parents=True, exist_ok=True)
         done = _taken_up(job)

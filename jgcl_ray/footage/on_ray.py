@@ -23,7 +23,7 @@ PROGRESS_EVERY = 25  # frames
 def work_on_ray(
     jobs: Sequence[Job], workers: int | None, watch: Callable[[int, int, int], None]
 ) -> list[CameraRecord | UserError]:
-    """`work` for each job, `workers` at once (None: a CPU each); a record or what the user must mend, in their order.
+    """`work` for each job, `workers` at once (None: a CPU each); a record or what the user must fix, in their order.
 
     A process that dies is replaced, and goes on where it was. watch: called with job, frame and last frame.
     """

@@ -15,7 +15,7 @@ from jgcl_ray.generation.scores import ViewScores, inception_features, own_featu
 from jgcl_ray.generation.surface_people import check_bodies, surface_config, surface_people
 from jgcl_ray.generation.view_generator import ViewGenerator
 from jgcl_ray.meshes.projection_folders import VIEWS
-from jgcl_ray.ownership import is_likeness
+from jgcl_ray.ownership import is_view_scores
 from jgcl_ray.places import check_file, check_folder
 from jgcl_ray.progress import tracked
 
@@ -45,7 +45,7 @@ def generate_views(request: Request) -> ViewScores | None:
     check_folder(place, "--out")
     pictures.check_pictures(place)
     if request.score:
-        check_file(place / "scores.json", "--out", is_likeness, parents=True)
+        check_file(place / "scores.json", "--out", is_view_scores, parents=True)
     views = VIEWS[:: len(VIEWS) // request.views]
     if request.checkpoint is None:
         people = open_people(request.images, surface_config(request.overrides))

@@ -106,4 +106,4 @@ def _trained(checkpoints: Sequence[Path]) -> Path:
 def _generator_is_trained(config: Config, manifest: Manifest) -> bool:
     here = manifest.position
     begun = config.run.stages[: here.stage + (here.epoch > 0 or here.batch > 0)]
-    return config.run.init_from is not None or any(config.draws_views(stage) for stage in begun)
+    return config.run.init_from is not None or any(config.uses_generator(stage) for stage in begun)

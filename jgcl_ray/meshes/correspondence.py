@@ -33,17 +33,17 @@ class SurfaceSettings:
     levels: int = 5  # each of twice the side of the one before
     mirrored: float = 0.15  # weight of a pixel on the other half of the body
     enough: float = 0.3  # summed weight in a voxel that outweighs the coarser ones
-    trust: float = 0.55  # confidence in a level over that in the one before
+    confidence_decay: float = 0.55  # confidence in a level over that in the one before
     edge: float = 0.3  # weight of a pixel at a silhouette or a fold
     rim: float = 0.03  # of the picture's height: how far inside the silhouette a pixel may yet be backdrop
     doubt: float = 0.1  # weight there of a pixel that looks like the backdrop
     band: float = 0.04  # of the picture's height: how far outside the silhouette clothes are looked for
-    bins: int = 4  # distances to the silhouette that are told apart within the band
+    bins: int = 4  # distances to the silhouette that are distinguished within the band
     band_voxel: float = 0.08  # metres
     contrast: float = 0.08  # difference of colour in [0, 1] at which a pixel is as likely the person as backdrop
-    widened: float = 0.012  # metres that clothes stick out where the photo does not tell
+    widened: float = 0.012  # metres that clothes stick out where the photo does not show it
     softness: float = 0.0075  # metres over which that ends
-    through: float = 0.3  # share of the opposite side of the body in what no near pixel tells
+    through: float = 0.3  # share of the opposite side of the body where no near pixel is known
 
 
 VOXEL_PIXELS = 1.2
@@ -160,7 +160,7 @@ def see_surface(
     wide = Box.around(box.origin, box.origin + extent, settings.band_voxel, batch * settings.bins, 2)
     around = _with_mirrored(wide, places.index_select(0, nearest), bins, covered, settings.mirrored)
     around = around + 0.3 * _enlarged(joined(around).movedim(-1, 1)).movedim(1, -1)
-    known = torch.where(near, settings.trust**2, 1.0)
+    known = torch.where(near, settings.confidence_decay**2, 1.0)
     return SeenSurface(
         settings=settings,
         fine=(box, fine),
@@ -294,7 +294,7 @@ def _coarse(sums: Tensor, settings: SurfaceSettings) -> Tensor:
     below = torch.cat([mean, torch.zeros_like(mean[:, :1])], 1).expand(shape)
     for level in range(len(pyramid), 0, -1):
         now = pyramid[level - 1]
-        seen_here = torch.cat([now[:, 1:], now[:, :1] * settings.trust**level], 1)
+        seen_here = torch.cat([now[:, 1:], now[:, :1] * settings.confidence_decay**level], 1)
         if settings.through and level <= 2:
             flat = now.sum(3, keepdim=True)
             seen = flat[:, 1:] / flat[:, :1].clamp(min=1e-6)

@@ -74,7 +74,7 @@ class WalkersProjections(FolderProjections):
         truth = read_truth(self._file)
         of = truth.rows.get(self._bare_names[row])
         if of is None:
-            raise UserError(f"{self._file} tells nothing of {self._bare_names[row]}: render the walkers again")
+            raise UserError(f"{self._file} lists nothing of {self._bare_names[row]}: render the walkers again")
         if self._last is None or self._last[0] != row:
             self._last = row, EmbreeMesh(truth.body(of))
         _, prepared = self._last

@@ -19,12 +19,12 @@ from jgcl_ray.models.origin import unpacked
 from jgcl_ray.models.weights import complete_batch_norm, load_state
 from jgcl_ray.stored_files import parse_json
 
-METADATA = "jgcl_ray.encoder"  # key in the header of a safetensors file: JSON of an encoder's card
+METADATA = "jgcl_ray.encoder"  # key in the header of a safetensors file: JSON of an EncoderSpec
 _PARTS = ("backbone", "head", "embedding", "pooling", "separate_batch_norm")
 
 
 @dataclass(frozen=True)
-class Card:
+class EncoderSpec:
     """What an encoder is built from, and the images it expects."""
 
     architecture: EncoderConfig
@@ -45,7 +45,7 @@ class Card:
 
 @dataclass(frozen=True)
 class _Document:
-    """`Card.document`, as it is read again."""
+    """`EncoderSpec.document`, as it is read again."""
 
     encoder: dict[str, Any]
     height: Annotated[int, Field(ge=1)]
@@ -70,14 +70,14 @@ def read_tensors(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a readable safetensors file ({error})") from None
 
 
-def read_card(text: str, path: Path) -> Card:
+def read_spec(text: str, path: Path) -> EncoderSpec:
     """What the header of `path` holds under METADATA."""
     read = parse_json(text, _Document, f"{path}, its header {METADATA}", "export it again")
     try:
         architecture = EncoderConfig.model_validate(read.encoder | {"weights": "random"})
     except ValidationError as error:
         raise UserError(f"{path}: its header {METADATA} cannot be read ({error}); export it again") from None
-    return Card(architecture, read.height, read.width, read.resampling)
+    return EncoderSpec(architecture, read.height, read.width, read.resampling)
 
 
 def check_fits(path: Path, config: EncoderConfig, option: str) -> None:
@@ -85,7 +85,7 @@ def check_fits(path: Path, config: EncoderConfig, option: str) -> None:
     text = read_header(path).get(METADATA)
     if text is None:
         return
-    held = read_card(text, path).architecture
+    held = read_spec(text, path).architecture
     wrong = [name for name in _PARTS[:-1] if getattr(held, name) != getattr(config, name)]
     if held.head == "pool" and "embedding" in wrong:
         wrong.remove("embedding")  # no part of it

@@ -17,7 +17,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.cutouts import STREET, ensure_cutouts
 from jgcl_ray.models.backbones import BACKBONES
 from jgcl_ray.models.encoder import IdentityEncoder
-from jgcl_ray.models.encoder_files import METADATA, Card
+from jgcl_ray.models.encoder_files import METADATA, EncoderSpec
 from jgcl_ray.models.origin import origin, packed
 from jgcl_ray.ownership import is_pretrained, is_saved_by_torch
 from jgcl_ray.places import check_file
@@ -83,9 +83,9 @@ def lines(recipe: EncoderRecipe, checkpoint: Path, device: torch.device, drawers
 
 def write_encoder(encoder: IdentityEncoder, recipe: EncoderRecipe, path: Path, metadata: dict[str, str]) -> None:
     """Convolutions and matrices as int8 with a scale for each output channel; read by Encoder.load."""
-    card = Card(recipe.architecture, recipe.height, recipe.width).document()
+    spec = EncoderSpec(recipe.architecture, recipe.height, recipe.width).document()
     with replacing(path) as partial:
-        save_file(packed(encoder), partial, metadata | {METADATA: json.dumps(card)})
+        save_file(packed(encoder), partial, metadata | {METADATA: json.dumps(spec)})
 
 
 def _train_on_ray(recipe: EncoderRecipe, checkpoint: Path, given: argparse.Namespace) -> None:

@@ -18,11 +18,11 @@ from jgcl_ray.estimator_training.pasting import (
     Shape,
     backgrounds,
     cut,
-    developed,
-    filmed,
-    hidden,
+    degraded,
+    occluded,
     others,
     paste,
+    relit,
     shadows,
     tints,
     windows,
@@ -67,10 +67,10 @@ def draw_identities(given: Cutouts, drawing: Drawing, seed: int, number: int, ha
         given.box[rows], window, flip, rng, shape
     )
     crops = paste(others(given, size, window, rng, shape), crops, rng.random(size) < 0.3 * hardness)
-    crops = paste(developed(layers[:, :4], rng, dark=0.0), crops, np.ones(size, bool))
+    crops = paste(relit(layers[:, :4], rng, dark=0.0), crops, np.ones(size, bool))
     crops = paste(others(given, size, window, rng, shape), crops, rng.random(size) < 0.1 * hardness)
-    crops = hidden(_shaded(crops, rng, noise), 0.16 * hardness, rng)
-    crops = filmed(_by_cameras(crops, cameras, rng), proportions, hardness, rng, noise)
+    crops = occluded(_shaded(crops, rng, noise), 0.16 * hardness, rng)
+    crops = degraded(_by_cameras(crops, cameras, rng), proportions, hardness, rng, noise)
     whose, taken_by = np.tile(identities, cameras), np.repeat(np.arange(cameras), people)
     return IdentityBatch(crops, torch.from_numpy(whose), torch.from_numpy(taken_by))
 

@@ -74,7 +74,7 @@ def drop_clusters(labels: np.ndarray, cameras: np.ndarray, max_entropy: float = 
 def entropy_weights(labels: np.ndarray, cameras: np.ndarray) -> np.ndarray:
     """(N,) float32: the camera entropy of each row's cluster over its largest possible value; 0 for outliers.
 
-    With one camera in all, nothing can be told apart and every clustered row weighs 1.
+    With one camera in all, nothing can be distinguished and every clustered row weighs 1.
     """
     cameras = check_cameras(cameras, len(labels))
     most = np.log(max(len(np.unique(cameras)), 1))

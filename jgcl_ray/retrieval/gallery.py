@@ -14,7 +14,7 @@ from jgcl_ray.data.datasets.image_tree import image_tree
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.image_files import UnreadableImage, verify
-from jgcl_ray.retrieval.index import Card, GalleryIndex, Kind
+from jgcl_ray.retrieval.index import GalleryIndex, IndexSpec, Kind
 from jgcl_ray.retrieval.sightings import UNKNOWN, Sighting
 
 logger = logging.getLogger(__name__)
@@ -24,15 +24,15 @@ def new_index(encoder: Encoder, kind: Kind = "auto", camera_means: bool = False)
     """An empty index for an encoder's embeddings; camera_means: each camera's mean is to be taken off them."""
     size = encoder.height, encoder.width
     return GalleryIndex(
-        Card(encoder.fingerprint, *size, encoder.width_of_embedding, kind, encoder.flip, camera_means)
+        IndexSpec(encoder.fingerprint, *size, encoder.width_of_embedding, kind, encoder.flip, camera_means)
     )
 
 
 def check_encoder(index: GalleryIndex, encoder: Encoder, file: Path) -> None:
     """UserError where the index holds another encoder's embeddings: distances between the two mean nothing."""
-    if index.card.fingerprint != encoder.fingerprint:
+    if index.spec.fingerprint != encoder.fingerprint:
         raise UserError(
-            f"{file}: built with another encoder (fingerprint {index.card.fingerprint[:12]}, this one has "
+            f"{file}: built with another encoder (fingerprint {index.spec.fingerprint[:12]}, this one has "
             f"{encoder.fingerprint[:12]}): give that one's --checkpoint, or build the index again by --gallery FOLDER"
         )
 
@@ -88,7 +88,7 @@ def add_images(
     wanted = [path for path in paths if path not in rows or index.stamps[rows[path]] != stamps[path]]
     if wanted:
         embeddings = encoder.embed(wanted, batch_size, progress)
-        if index.card.camera_means:
+        if index.spec.camera_means:
             assert cameras is not None
             embeddings = _centred(index, embeddings, [cameras[path] for path in wanted])
         altered = np.array([rows[path] for path in wanted if path in rows], np.int64)

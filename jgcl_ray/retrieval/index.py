@@ -28,7 +28,7 @@ MIN_RECALL, PROBED, SAMPLE = 0.98, 10, 200  # recall of the nearest 10, measured
 
 
 @dataclass(frozen=True)
-class Card:
+class IndexSpec:
     """Of which encoder's embeddings an index is."""
 
     fingerprint: str  # Encoder.fingerprint
@@ -56,23 +56,23 @@ class GalleryIndex:
     camera came in, and kept from then.
     """
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, spec: IndexSpec) -> None:
         """Empty."""
-        self.card = card
+        self.spec = spec
         self.paths: list[str] = []
         self.sightings: list[Sighting] = []
         self.stamps = np.zeros(0, np.int64)
         self.camera_means: CameraMeans | None = None
-        self._index = _new_index(self.kind, np.zeros((0, card.embedding), np.float32))
+        self._index = _new_index(self.kind, np.zeros((0, spec.embedding), np.float32))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
     def kind(self) -> str:
-        """flat, hnsw or ivf: what `card.kind` means for so many images."""
-        if self.card.kind != "auto":
-            return self.card.kind
+        """flat, hnsw or ivf: what `spec.kind` means for so many images."""
+        if self.spec.kind != "auto":
+            return self.spec.kind
         return "flat" if len(self.paths) <= FLAT_IMAGES else "ivf"
 
     def add(
@@ -83,7 +83,7 @@ class GalleryIndex:
         sightings: Sequence[Sighting] | None = None,
     ) -> None:
         """Images that are not in it yet; embeddings (n, D) float32, L2-normalised; sightings: None, not known."""
-        assert embeddings.shape == (len(paths), self.card.embedding) and len(stamps) == len(paths)
+        assert embeddings.shape == (len(paths), self.spec.embedding) and len(stamps) == len(paths)
         before = self.kind
         self.paths += paths
         self.sightings += [UNKNOWN] * len(paths) if sightings is None else sightings
@@ -111,7 +111,7 @@ class GalleryIndex:
     def embeddings(self) -> np.ndarray:
         """(N, D) float32."""
         if not self._index.ntotal:
-            return np.zeros((0, self.card.embedding), np.float32)
+            return np.zeros((0, self.spec.embedding), np.float32)
         return self._index.reconstruct_n(0, self._index.ntotal)
 
     def search(self, queries: np.ndarray, k: int) -> Hits:
@@ -131,7 +131,7 @@ class GalleryIndex:
         with replacing(path) as partial, partial.open("wb") as file:
             np.savez(
                 file,
-                card=_as_bytes(json.dumps(asdict(self.card))),
+                card=_as_bytes(json.dumps(asdict(self.spec))),
                 paths=_as_bytes("\0".join(self.paths)),
                 stamps=self.stamps,
                 index=faiss.serialize_index(self._index),
@@ -145,14 +145,14 @@ class GalleryIndex:
         """What `save` wrote; UserError where it is no index, cut off or altered (zip's CRC-32)."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                card = Card(**json.loads(_as_text(arrays["card"])))
+                spec = IndexSpec(**json.loads(_as_text(arrays["card"])))
                 paths, stamps, content = _as_text(arrays["paths"]), arrays["stamps"], arrays["index"]
                 seen = _sightings(arrays, len(stamps))
                 means = None
                 if "means" in arrays:
                     cameras = tuple(_as_text(arrays["cameras"]).split("\0"))
                     means = CameraMeans(cameras, arrays["means"], arrays["camera_images"])
-            loaded = cls(card)
+            loaded = cls(spec)
             loaded.paths, loaded.stamps, loaded.sightings = paths.split("\0") if paths else [], stamps, seen
             loaded._index, loaded.camera_means = faiss.deserialize_index(content), means
             if not loaded._index.ntotal == len(loaded.paths) == len(stamps) == len(seen):

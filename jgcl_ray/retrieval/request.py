@@ -66,7 +66,7 @@ def search_gallery(request: Request) -> list[Answer]:
         index = index or new_index(encoder, request.kind, request.camera_means)
         check_encoder(index, encoder, request.index)
     assert index is not None  # _check saw to it
-    if request.camera is not None and not index.card.camera_means:
+    if request.camera is not None and not index.spec.camera_means:
         raise UserError(f"--camera: {request.index} takes off no camera means; build it with --camera-means for that")
 
     added = removed = 0
@@ -78,7 +78,7 @@ def search_gallery(request: Request) -> list[Answer]:
             paths, unreadable = readable(paths)
             for path in unreadable:
                 logger.warning("%s cannot be read and is left out", path)
-        cameras = _cameras(request, index) if index.card.camera_means else None
+        cameras = _cameras(request, index) if index.spec.camera_means else None
         sightings = sightings_of(paths, map(absolute_place, places))
         added = add_images(index, encoder, paths, request.batch_size, True, cameras, sightings)
     if request.remove:
@@ -123,8 +123,8 @@ def _state(file: Path) -> tuple[int, int] | None:
 def _encoder(request: Request, index: GalleryIndex | None) -> Encoder | None:
     if request.checkpoint is None:
         return None
-    size = (request.height, request.width) if index is None else (index.card.height, index.card.width)
-    flip = request.flip if index is None else index.card.flip
+    size = (request.height, request.width) if index is None else (index.spec.height, index.spec.width)
+    flip = request.flip if index is None else index.spec.flip
     return Encoder.load(request.checkpoint, request.device, *size, flip=flip)
 
 

@@ -36,7 +36,7 @@ def check_limits(config: Config, train: Split, source: Split | None) -> None:
 
 def draws(config: Config) -> bool:
     """Whether the generator works in any stage."""
-    return any(config.draws_views(stage) for stage in config.run.stages)
+    return any(config.uses_generator(stage) for stage in config.run.stages)
 
 
 def batch_sizes(config: Config) -> dict[str, int]:
@@ -44,7 +44,7 @@ def batch_sizes(config: Config) -> dict[str, int]:
     data, sizes = config.data, {}
     if draws(config):
         sizes[PAIRED] = data.batch_size
-    if any(stage == "warmup" or not config.draws_views(stage) for stage in config.run.stages):
+    if any(stage == "warmup" or not config.uses_generator(stage) for stage in config.run.stages):
         sizes[DRAWN] = data.identities_per_batch * data.images_per_identity
     return sizes
 
@@ -106,7 +106,7 @@ def _drawn_from(config: Config, train: Split, source: Split | None) -> list[Spli
     stages = config.run.stages
     warm = ["warmup"] if "warmup" in stages and config.warmup.mode != "none" else []
     drawn = [train if source is None else source for _ in warm]
-    return drawn + [train for stage in stages if stage == "joint" and not config.draws_views(stage)]
+    return drawn + [train for stage in stages if stage == "joint" and not config.uses_generator(stage)]
 
 
 def _check_batch_norm(config: Config) -> None:
@@ -128,7 +128,7 @@ def _check_batch_norm(config: Config) -> None:
 
 
 def _batch_of(config: Config, stage: StageName) -> str:
-    return PAIRED if config.draws_views(stage) else DRAWN
+    return PAIRED if config.uses_generator(stage) else DRAWN
 
 
 def _check_cameras(config: Config, train: Split) -> None:

@@ -180,7 +180,7 @@ class Loop:
             name,
             self.position.step,
             trains_encoder=stage.trains_encoder,
-            draws_views=self.config.draws_views(name),
+            uses_generator=self.config.uses_generator(name),
             surface_views=stage.surface_views,
             decay=stage.decay(epoch),
         )

@@ -294,7 +294,7 @@ def _start_from(given: Path | str, networks: Networks, config: EncoderConfig) ->
 
 
 def stage(plan: Plan, first: bool) -> Plan:
-    """The plan with its data on a disk of this machine, where data.stage_to is set; `first` worker: tell how far."""
+    """The plan with its data on a disk of this machine, where data.stage_to is set; `first` worker: show progress."""
     disk, config, bar = plan.config.data.stage_to, plan.config, ProgressFile(plan.folder)
     if disk is None:
         return plan

@@ -52,8 +52,8 @@ LineWriter = Callable[[str], None]
 def train(config: Config, write_line: LineWriter) -> Outcome:
     """A whole run, or the rest of one; on the Ray cluster that is there, or on one of its own.
 
-    tell: hears the header, line by line. Raises UserError for what the user can mend, another process that writes to
-    the run's folder included, and Interrupted after Ctrl-C or SIGTERM.
+    write_line: called with each line of the header. Raises UserError for what the user can fix, another process that
+    writes to the run's folder included, and Interrupted after Ctrl-C or SIGTERM.
     """
     plan = plan_run(config)
     with only_writer(plan.folder):

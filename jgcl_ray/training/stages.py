@@ -103,13 +103,13 @@ class ClusterContrast:
         schedule: ContrastSchedule,
         optimiser: torch.optim.Optimizer,
         source: SourceImages | None = None,
-        beyond: ClusterContrastConfig | None = None,
+        extensions: ClusterContrastConfig | None = None,
     ) -> None:
-        """beyond: what to add to the published step: camera proxies, surface views."""
+        """extensions: what to add to the published step: camera proxies, surface views."""
         self.session, self.config, self.epochs = session, session.config, epochs
         self.schedule, self.optimiser, self.source = schedule, optimiser, source
         self.images = session.data.images if source is None else source.images
-        self.beyond = beyond or ClusterContrastConfig()
+        self.extensions = extensions or ClusterContrastConfig()
         self._cameras = torch.from_numpy(self.images.split.cameras)
         self._unsure = torch.from_numpy(session.data.unsure)
         self._loader = self._open_loader()
@@ -155,12 +155,12 @@ class ClusterContrast:
                 f_view = E_id(laid_out(batch.view, self.config.precision), "generated").embedding
         y, cameras = self._labels_of_rows(batch.index), self._cameras[batch.index.cpu()].to(f.device)
         terms = self._contrasts(f, y, cameras, batch.index)
-        total = weighted_cluster_terms(terms, self.beyond)
+        total = weighted_cluster_terms(terms, self.extensions)
         if isinstance(batch, ViewedBatch) and f_view is not None:
             unsure = torch.isin(batch.view_index, self._unsure.to(f.device))  # of what side is not known
             y_view = torch.where(unsure, -1, self._labels_of_rows(batch.view_index))
             losses = self._contrasts(f_view, y_view, batch.view_camera, batch.view_index)
-            total = total + self.beyond.view_weight * weighted_cluster_terms(losses, self.beyond)
+            total = total + self.extensions.view_weight * weighted_cluster_terms(losses, self.extensions)
             terms |= {f"view_{name}": loss for name, loss in losses.items()}
         set_learning_rate(self.optimiser, self.schedule.lr * self.decay(epoch))
         descend(total, terms, [self.optimiser], batch, step)
@@ -188,20 +188,20 @@ class ClusterContrast:
         assert self.memory is not None
         trust = None if self.source is not None else self.session.trust(index)
         images, temperature = EmbeddedImages(f, y, cameras, trust), self.config.centroid_memory.temperature
-        return cluster_terms(images, self.memory, self.proxies, temperature, self.beyond)
+        return cluster_terms(images, self.memory, self.proxies, temperature, self.extensions)
 
     def _labels_of_rows(self, index: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(self._labels())[index.cpu()].to(index.device)
 
     def _open_loader(self) -> Loader[ImageBatch] | Loader[ViewedBatch]:
         data, config = self.session.data, self.config
-        if self.source is not None or not self.beyond.views_every:
+        if self.source is not None or not self.extensions.views_every:
             return warm_up_loader(self.images, config.data, config.run.seed)
         assert data.projections is not None
-        return viewed_loader(self.images, data.projections, config.data, self.beyond, config.run.seed)
+        return viewed_loader(self.images, data.projections, config.data, self.extensions, config.run.seed)
 
     def _new_proxies(self, features: torch.Tensor) -> CameraProxies | None:
-        if not self.beyond.proxy_weight:
+        if not self.extensions.proxy_weight:
             return None
         cameras, settings = self.images.split.cameras, self.config.centroid_memory
         return CameraProxies(features, self._labels(), cameras, settings, self.session.device)
@@ -355,7 +355,7 @@ def build_stage(name: StageName, session: Session) -> Stage:
         return Generation(session)
     if config.joint.recipe == "cluster_contrast":
         contrast = config.cluster_contrast
-        return ClusterContrast(session, epochs, contrast, optimisers.encoder, beyond=contrast)
+        return ClusterContrast(session, epochs, contrast, optimisers.encoder, extensions=contrast)
     return Joint(session)
 
 

@@ -130,7 +130,7 @@ def _stages(plan: Plan) -> Iterator[str]:
             contrast = "Cluster-Contrast"
             contrast += " with camera proxies" if config.uses_proxies else ""
             contrast += " and surface views" if config.learns_surface_views else ""
-            by = f" by {contrast}" if stage == "joint" and not config.draws_views(stage) else ""
+            by = f" by {contrast}" if stage == "joint" and not config.uses_generator(stage) else ""
             yield f"{stage}{by}, {config.epochs_of(stage)} epochs"
 
 

@@ -70,20 +70,20 @@ class VitalSigns:
         step: int,
         *,
         trains_encoder: bool,
-        draws_views: bool,
+        uses_generator: bool,
         surface_views: ViewedImages | None = None,
         decay: float = 1.0,
     ) -> dict[str, float]:
         """Numbers of the epoch that ends, by their names in the run log; advice goes to the log. A collective.
 
-        draws_views: whether the generator works in the stage; surface_views: what else it learns views from;
+        uses_generator: whether the generator works in the stage; surface_views: what else it learns views from;
         decay: the encoder's learning rate over that of the stage's first epoch.
         """
         numbers: dict[str, float] = {}
         if trains_encoder and self._before is not None:
             numbers["encoder_moved"] = relative_change(self._before, weights_of(self.session.networks.encoder))
         self._before = None
-        if draws_views or surface_views is not None:
+        if uses_generator or surface_views is not None:
             with self.session.timed("vital_signs"):
                 numbers |= self._of_views(step, surface_views)
         for part, words in advice(numbers, decay).items():

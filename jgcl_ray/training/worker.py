@@ -144,9 +144,9 @@ class WorkerHooks(Hooks):
             self._log.picture("losses", loss_curves(records), step)
             if stage != "generation":
                 self._log.picture("labels", label_quality_plot(records), step)
-            if config.draws_views(stage):
+            if config.uses_generator(stage):
                 self._log.picture("views", self._views(), step)
-        if self._first and stage == "joint" and epoch == 0 and not config.draws_views(stage):
+        if self._first and stage == "joint" and epoch == 0 and not config.uses_generator(stage):
             sheet = surface_sheet(self._session.data.images, self._session.config, self._plan.folder)
             if sheet is not None:
                 self._log.picture("surface_views", sheet, step)

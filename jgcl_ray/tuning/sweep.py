@@ -75,8 +75,8 @@ class Sweep:
 def sweep(base: Config, space: Space, write_line: LineWriter, again: bool = False) -> Sweep:
     """Run all trials of a space that have not ended yet; on the Ray cluster that is there, or on one of its own.
 
-    again: failed trials too. tell: hears a line now and then. Raises UserError for what the user can mend, before
-    anything starts.
+    again: failed trials too. write_line: called with a line now and then. Raises UserError for what the user can
+    fix, before anything starts.
     """
     folder, metric = base.run.root / f"{base.run.name}-{space.name}", metric_of(space.sweep, base)
     if space.sweep.searcher == "optuna" and importlib.util.find_spec("optuna") is None:
@@ -270,7 +270,7 @@ def _domain(dimension: Dimension) -> Any:
 
 
 def _optuna(space: Space, setting: TrialSetting, params: Sequence[Params]) -> Searcher:
-    """Told of all trials that have a score; those that were interrupted come first."""
+    """Notified of all trials that have a score; those that were interrupted come first."""
     from ray.tune.search.optuna import OptunaSearch
 
     class Numbered(OptunaSearch):

@@ -262,7 +262,7 @@ def slow_view(
         if level == settings.levels:
             return np.array([*(total[1:] / total[0]), 0.0])
         own = levels[level].get(cell, np.zeros(4))
-        told = np.array([*own[1:], own[0] * settings.trust**level])
+        told = np.array([*own[1:], own[0] * settings.confidence_decay**level])
         middle = origin + (np.array(cell) + 0.5) * voxel * 2**level
         below = between(level + 1, middle)
         if level <= 2:  # what the opposite side of the body shows
@@ -312,7 +312,7 @@ def slow_view(
         told_around.append(voxels)
 
     draft = filled.copy()
-    confidence = np.where(hidden[0], settings.trust**2, 1.0)
+    confidence = np.where(hidden[0], settings.confidence_decay**2, 1.0)
     shown = [pixel for pixel in pixels if sees(novel, pixel)]
     for pixel in pixels:
         distance, place = nearest(shown, pixel)

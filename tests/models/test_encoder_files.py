@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from jgcl_ray.config import EncoderConfig
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.encoder import IdentityEncoder
-from jgcl_ray.models.encoder_files import METADATA, Card, check_fits, load_encoder
+from jgcl_ray.models.encoder_files import METADATA, EncoderSpec, check_fits, load_encoder
 from jgcl_ray.models.origin import packed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -23,8 +23,8 @@ ARCHITECTURE = EncoderConfig(backbone="osnet_x0_25", head="pool", weights="rando
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "mine.safetensors"
-    card = json.dumps(Card(ARCHITECTURE, 48, 24).document())
-    save_file(packed(IdentityEncoder(ARCHITECTURE)), path, {METADATA: card})
+    spec = json.dumps(EncoderSpec(ARCHITECTURE, 48, 24).document())
+    save_file(packed(IdentityEncoder(ARCHITECTURE)), path, {METADATA: spec})
     return path
 
 

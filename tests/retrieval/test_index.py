@@ -11,7 +11,7 @@ import pytest
 from jgcl_ray import atomic
 from jgcl_ray.errors import UserError
 from jgcl_ray.retrieval import index as index_module
-from jgcl_ray.retrieval.index import Card, GalleryIndex, Kind
+from jgcl_ray.retrieval.index import GalleryIndex, IndexSpec, Kind
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,7 +26,7 @@ def embeddings(count: int, seed: int = 0) -> np.ndarray:
 
 
 def filled(features: np.ndarray, kind: Kind = "flat") -> GalleryIndex:
-    index = GalleryIndex(Card("fingerprint", 80, 40, WIDTH, kind))
+    index = GalleryIndex(IndexSpec("fingerprint", 80, 40, WIDTH, kind))
     index.add(features, [f"/g/{row}.jpg" for row in range(len(features))], np.arange(len(features)))
     return index
 

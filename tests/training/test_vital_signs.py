@@ -141,7 +141,7 @@ def measured(walkers: Path, root: Path, shard: Shard) -> dict[str, float]:
     with torch.no_grad():
         for parameter in session.networks.encoder.parameters():
             parameter *= 1.01
-    return signs.measure("joint", 0, trains_encoder=True, draws_views=True)
+    return signs.measure("joint", 0, trains_encoder=True, uses_generator=True)
 
 
 def test_two_workers_measure_what_one_does(walkers: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
