@@ -33,7 +33,7 @@ def refuse_foreign(path: Path, option: str, wrote: Wrote) -> None:
     if path.is_file() and path.stat().st_size and not wrote(path):
         raise UserError(
             f"{option} {path}: exists and does not look like a file of this kind that jgcl_ray wrote; delete it, or "
-            "give another name"
+            f"give {option.rstrip(':')} another place"
         )
 
 
@@ -91,6 +91,11 @@ def is_pretrained(path: Path) -> bool:
 def is_saved_by_torch(path: Path) -> bool:
     """Anything of torch.save: whoever reads it before the work says the rest."""
     return _head(path).startswith(b"PK")
+
+
+def is_database(path: Path) -> bool:
+    """Any of SQLite's: MLflow's, which runs add to."""
+    return _head(path).startswith(b"SQLite format 3\0")
 
 
 def is_body_parameters(path: Path) -> bool:

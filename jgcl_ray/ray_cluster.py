@@ -52,6 +52,12 @@ def ray_cluster(**own: Any) -> Iterator[None]:
         shutdown()
 
 
+def starts_own_cluster() -> bool:
+    """Whether `ray_cluster` would start a cluster of this machine alone, rather than join one."""
+    given = os.environ.get("RAY_ADDRESS")
+    return not ray.is_initialized() and (given == "local" or (not given and _running_head() is None))
+
+
 def nodes_and_resources() -> tuple[int, dict[str, float]]:
     """How many nodes of the cluster are alive, and its resources by name."""
     return sum(node["Alive"] for node in ray.nodes()), ray.cluster_resources()

@@ -6,12 +6,14 @@ Below URI/RUN each checkpoint has a folder, as in the run folder; `checkpoint.js
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from jgcl_ray.errors import UserError
+from jgcl_ray.places import check_folder
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -37,6 +39,29 @@ class RemoteFolder:
         folder, mark, options = uri.partition("?")  # s3://BUCKET/FOLDER?region=...
         self.uri, self._last = f"{folder.rstrip('/')}/{run}{mark}{options}", last
         self._opened: tuple[FileSystem, str] | None = None
+
+    def check_writable(self) -> None:
+        """UserError where nothing can be written there; tried by a small file, which goes at once.
+
+        Nothing is left behind on a local disk; elsewhere the empty folder may stay.
+        """
+        from pyarrow.fs import LocalFileSystem
+
+        try:
+            files, root = self._open()
+            if isinstance(files, LocalFileSystem):
+                check_folder(Path(root), "checkpoints.mirror:")
+                return
+            files.create_dir(root, recursive=True)
+            trial = f"{root}/.{os.getpid()}.trial"
+            with files.open_output_stream(trial) as stream:
+                stream.write(b"trial")
+            files.delete_file(trial)
+        except OSError as error:
+            raise UserError(
+                f"checkpoints.mirror: {self.uri} cannot be written to ({error}); give another address, or correct "
+                "the credentials in the environment"
+            ) from None
 
     def send(self, folder: Path, keep: set[str]) -> None:
         """Send a complete local folder, and remove all other checkpoints there but those in `keep`.

@@ -52,9 +52,12 @@ def main() -> None:
 
         # Ray is slow to import: a mistake in the configuration is reported before that.
         from jgcl_ray.progress import plain_console
+        from jgcl_ray.ray_cluster import starts_own_cluster
+        from jgcl_ray.training.prepare import check_places
         from jgcl_ray.training.run import Interrupted, dry_run, train
         from jgcl_ray.training.terminal import last_line, shown
 
+        check_places(config, workers_here=config.run.local or starts_own_cluster())
         console = plain_console()
         if arguments.dry_run:
             dry_run(config, print)

@@ -42,6 +42,22 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return left
 
 
+@pytest.mark.parametrize(
+    ("given", "own"), [(None, True), ("", True), ("local", True), ("auto", False), ("h:1", False)]
+)
+def test_whose_cluster_it_will_be(
+    nobody: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, own: bool
+) -> None:
+    if given is None:
+        monkeypatch.delenv("RAY_ADDRESS")
+    else:
+        monkeypatch.setenv("RAY_ADDRESS", given)
+    assert ray_cluster.starts_own_cluster() is own
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        nobody.write_text(f"127.0.0.1:{head.getsockname()[1]}")
+        assert ray_cluster.starts_own_cluster() is (given == "local")
+
+
 def _enter() -> None:
     with ray_cluster.ray_cluster():
         pass

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from pyarrow.fs import FileSelector
 
 from jgcl_ray.config import load_config
 from jgcl_ray.errors import UserError
@@ -65,6 +68,32 @@ def test_storage_that_is_away_is_told_and_does_not_end_the_run(
     with caplog.at_level(logging.WARNING):
         remote.send(checkpoint(tmp_path, "step1"), keep=set())
     assert "the copy of step1 failed" in caplog.text and "the run goes on" in caplog.text
+
+
+def test_a_place_is_tried_and_left_as_it_was(remote: RemoteFolder, tmp_path: Path) -> None:
+    remote.check_writable()
+    assert not list(tmp_path.iterdir()) and remote.complete() == []
+    files, root = remote._open()
+    assert not [info for info in files.get_file_info(FileSelector(root, allow_not_found=True)) if info.is_file]
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [("there", "Not a directory"), ("there/below", "Not a directory"), ("n" * 300, "File name too long")],
+)
+def test_a_local_place_that_takes_nothing_is_named(tmp_path: Path, place: str, words: str) -> None:
+    (tmp_path / "there").write_text("a file where the folder would be")
+    with pytest.raises(UserError, match=rf"checkpoints\.mirror: .*{place}/run: cannot be written to \({words}"):
+        RemoteFolder(f"file://{tmp_path}/{place}", "run", "checkpoint.json").check_writable()
+
+
+def test_storage_that_takes_no_files_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(*_: object, **__: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "read only")
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", forbid)
+    with pytest.raises(UserError, match=r"checkpoints\.mirror: memory://shelf/run cannot be written to .*read only"):
+        RemoteFolder("memory://shelf", "run", "checkpoint.json").check_writable()
 
 
 def test_an_unknown_kind_of_storage_is_told() -> None:

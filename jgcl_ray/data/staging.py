@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,7 @@ from jgcl_ray.stored_files import read_json
 LISTING = "staged.json"  # path -> size, time of change (ns) and SHA-256 of each file, as of the copy
 
 _CHUNK = 2**20
+_NAME_BYTES = 100  # of the source's name in its copy's: file systems take 255 in all
 
 
 def stage_folder(source: Path, disk: Path, progress: Callable[[int, int], None] = lambda done, files: None) -> Path:
@@ -30,7 +32,8 @@ def stage_folder(source: Path, disk: Path, progress: Callable[[int, int], None] 
     files are done, of how many.
     """
     source = source.resolve()
-    target = disk / f"{source.name}-{hashlib.sha256(str(source).encode()).hexdigest()[:12]}"
+    name = os.fsdecode(os.fsencode(source.name)[:_NAME_BYTES])
+    target = disk / f"{name}-{hashlib.sha256(str(source).encode()).hexdigest()[:12]}"
     with _alone(disk, target.name):
         listed = _list(source)
         if _listing(target) == listed:

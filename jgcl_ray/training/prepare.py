@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from jgcl_ray import places
 from jgcl_ray.atomic import write_bytes
 from jgcl_ray.batches import PseudoLabels, Tracks
 from jgcl_ray.config import (
@@ -34,12 +35,13 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.estimated_bodies import EstimatedBodies, ensure_estimated, read_estimated
 from jgcl_ray.meshes.estimator import WEIGHTS, load_estimator
 from jgcl_ray.meshes.projections import open_projections
-from jgcl_ray.mlflow_mirror import ARTIFACTS, CARD, METRICS, MODEL, PICTURES, RunCard, masked
+from jgcl_ray.mlflow_mirror import ARTIFACTS, CARD, METRICS, MODEL, PICTURES, SQLITE, RunCard, masked
 from jgcl_ray.models.batch_norm import synchronise_statistics
 from jgcl_ray.models.encoder_files import check_fits, load_encoder
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.models.shipped import shipped
 from jgcl_ray.models.weights import load_foreign, read_state
+from jgcl_ray.ownership import is_database
 from jgcl_ray.progress import tracked
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
 from jgcl_ray.run_log import read_records
@@ -111,6 +113,21 @@ class Plan:
         """Where the run goes on from: its own newest, else the one of run.resume; None for a new run."""
         wanted = self.config.run.resume
         return self.checkpoints.newest() or (wanted if isinstance(wanted, Path) else None)
+
+
+def check_places(config: Config, workers_here: bool) -> None:
+    """UserError where data or checkpoints could not be copied to the places that the configuration names, or a SQLite
+    file of MLflow's not be written: before the data set is opened.
+
+    workers_here: whether all workers run on this machine; others try data.stage_to on theirs, before they learn.
+    """
+    if config.data.stage_to is not None and workers_here:
+        places.check_folder(config.data.stage_to, "data.stage_to:")
+    if config.checkpoints.mirror is not None:
+        RemoteFolder(config.checkpoints.mirror, config.run.name, MANIFEST).check_writable()
+    uri = config.tracking.uri or ""
+    if config.tracking.enabled and uri.startswith(SQLITE):
+        places.check_file(Path(uri.removeprefix(SQLITE)), "tracking.uri:", is_database, parents=True)
 
 
 def plan_run(config: Config) -> Plan:

@@ -25,8 +25,8 @@ from ray.tune.search import Searcher
 from jgcl_ray.config import Config
 from jgcl_ray.errors import UserError
 from jgcl_ray.places import check_folder
-from jgcl_ray.ray_cluster import ray_cluster
-from jgcl_ray.training.prepare import plan_run
+from jgcl_ray.ray_cluster import ray_cluster, starts_own_cluster
+from jgcl_ray.training.prepare import check_places, plan_run
 from jgcl_ray.training.run_lock import only_writer
 from jgcl_ray.tuning.record import (
     TRIALS,
@@ -82,6 +82,7 @@ def sweep(base: Config, space: Space, write_line: LineWriter, again: bool = Fals
     if space.sweep.searcher == "optuna" and importlib.util.find_spec("optuna") is None:
         raise UserError("searcher: optuna is an extra: pip install 'jgcl_ray[tune]'")
     check_folder(folder, "run.root, run.name:")
+    check_places(base, workers_here=starts_own_cluster())
     plan_run(base)  # also renders walkers, once, before the trials want them
     with only_writer(folder):
         return _sweep(folder, metric, base, space, write_line, again)

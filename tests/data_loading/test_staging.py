@@ -57,6 +57,11 @@ def test_folders_of_one_name_do_not_meet(source: Path, tmp_path: Path) -> None:
     assert stage_folder(source, tmp_path / "disk") != stage_folder(other, tmp_path / "disk")
 
 
+def test_a_folder_of_a_long_name_is_copied(source: Path, tmp_path: Path) -> None:
+    long = source.rename(tmp_path / ("é" * 120))  # 240 bytes
+    assert content(stage_folder(long, tmp_path / "disk")) == content(long)
+
+
 def test_an_interrupted_copy_does_not_count(source: Path, tmp_path: Path) -> None:
     class Killed(BaseException):
         pass
