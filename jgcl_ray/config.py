@@ -163,6 +163,10 @@ class Config(Section):
         """Whether the generator works in a stage."""
         return stage == "generation" or (stage == "joint" and self.joint.recipe == "gcl")
 
+    def uses_pseudo_labels(self, stage: StageName) -> bool:
+        """Whether a stage clusters the training images."""
+        return stage == "joint" or (stage == "warmup" and self.warmup.mode == "unsupervised")
+
 
 def configs_folder() -> Path:
     """Folder of the shipped YAML files: inside the installed package, or the top level of a checkout."""

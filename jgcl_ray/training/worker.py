@@ -142,7 +142,7 @@ class WorkerHooks(Hooks):
         if self._first and (now % config.tracking.pictures_every == 0 or now == config.epochs_of(stage)):
             records = read_records(self._plan.folder)
             self._log.picture("losses", loss_curves(records), step)
-            if stage != "generation":
+            if config.uses_pseudo_labels(stage):
                 self._log.picture("labels", label_quality_plot(records), step)
             if config.uses_generator(stage):
                 self._log.picture("views", self._views(), step)

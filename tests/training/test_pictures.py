@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,11 +14,17 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from jgcl_ray.batches import PairedBatch
-from jgcl_ray.config import LossesConfig
+from jgcl_ray.config import LossesConfig, StageName, load_config
+from jgcl_ray.data.samplers import Shard
 from jgcl_ray.data.transforms import normalise_images, normalise_meshes
 from jgcl_ray.losses.reconstruction import Fake
+from jgcl_ray.mlflow_mirror import METRICS
+from jgcl_ray.run_log import NullRunLog
 from jgcl_ray.training import pictures
 from jgcl_ray.training.pictures import GAP, label_quality_plot, loss_curves, sample_grid
+from jgcl_ray.training.prepare import Plan
+from jgcl_ray.training.session import Session
+from jgcl_ray.training.worker import WorkerHooks
 
 Lines = dict[str, np.ndarray]
 FAKES: tuple[Fake, ...] = ("reconstruction", "novel", "cycle")
@@ -121,6 +130,37 @@ def test_long_curves_are_averaged(drawn: dict[str, Lines], monkeypatch: pytest.M
     loss_curves([record("joint", 0, step, contrast_image=2.0 * step) for step in range(8)])
     wanted = [[0.5, 1], [2.5, 5], [4.5, 9], [6.5, 13], GAP_ROW]
     np.testing.assert_array_equal(drawn["contrast"]["contrast_image"], wanted)
+
+
+@pytest.mark.parametrize(
+    ("settings", "stage", "pictures"),
+    [
+        (["warmup.mode=unsupervised"], "warmup", ["losses", "labels"]),
+        (["warmup.mode=source"], "warmup", ["losses"]),  # identities are given, nothing is clustered
+        (["warmup.mode=source", "joint.recipe=cluster_contrast"], "joint", ["losses", "labels"]),
+    ],
+)
+def test_labels_are_pictured_where_images_are_clustered(
+    settings: list[str], stage: StageName, pictures: list[str], tmp_path: Path
+) -> None:
+    class Log(NullRunLog):
+        names: list[str]
+
+        def picture(self, name: str, image: Image.Image, step: int) -> None:
+            self.names.append(name)
+
+    log = Log()
+    log.names = []
+    config = load_config(None, [*settings, f"run.root={tmp_path}", "run.name=run"])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / METRICS).write_text(json.dumps(record(stage, 1, 4, cluster_contrast=2.0)) + "\n")
+    plan, session = (
+        cast(Plan, SimpleNamespace(config=config, folder=tmp_path / "run")),
+        SimpleNamespace(shard=Shard()),
+    )
+    hooks = WorkerHooks(plan, cast(Session, session), log, lambda numbers: None, lambda: False)
+    hooks.epoch_done(stage, 1, 4, {})
+    assert log.names == pictures
 
 
 @pytest.mark.parametrize("plot", [label_quality_plot, loss_curves])
