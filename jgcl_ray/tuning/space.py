@@ -21,8 +21,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from jgcl_ray.config import Config, Section, configs_folder, validate
+from jgcl_ray.config import Config, DataConfig, Section, configs_folder, validate
 from jgcl_ray.config_sections import Seed
+from jgcl_ray.data.datasets import open_dataset
 from jgcl_ray.errors import UserError
 from jgcl_ray.strict_yaml import read_yaml
 from jgcl_ray.training.best import chooser
@@ -44,7 +45,6 @@ _SECTIONS_NOT_SEARCHED = ("scaling", "tracking", "checkpoints")
 
 
 Metric = Literal["validation_mAP", "validation_rank-1", "mAP", "rank-1", "label_agreement_mAP"]
-WITH_VALIDATION_LIST = ("msmt17",)
 
 
 class SchedulerConfig(Section):
@@ -198,16 +198,25 @@ def params_text(params: Mapping[str, Any]) -> str:
 
 
 def metric_of(sweep: SweepConfig, config: Config) -> str:
-    """What is made large, by its name in the run log."""
+    """What is made large, by its name in the run log: what the space says, else what chooses the best checkpoint.
+
+    Reads file names below data.root, but for walkers.
+    """
     if sweep.metric is not None:
         return sweep.metric
-    chosen_by = chooser(config, config.data.name in WITH_VALIDATION_LIST)
+    chosen_by = chooser(config, _has_validation_list(config.data))
     if chosen_by is None:
         raise UserError(
             f"data.name={config.data.name} has no validation list, and without labels no score is known that follows "
             "the truth: say what is made large by metric: in the search space (mAP: of the test split)"
         )
     return chosen_by
+
+
+def _has_validation_list(data: DataConfig) -> bool:
+    if data.name == "walkers":  # which may have to be rendered first
+        return False
+    return open_dataset(data).validation is not None
 
 
 def _find(source: str | Path) -> Path:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from jgcl_ray.config import configs_folder, load_config
+from jgcl_ray.config import DataConfig, configs_folder, load_config
+from jgcl_ray.data.datasets import open_dataset
 from jgcl_ray.errors import UserError
 from jgcl_ray.tuning.space import Space, check_space, configured, load_space, metric_of
 
@@ -138,12 +139,32 @@ def test_a_grid_is_gone_through_in_turn(tmp_path: Path) -> None:
 
 def test_the_metric_is_what_chooses_the_best_checkpoint(tmp_path: Path) -> None:
     space = space_of(tmp_path, {"losses.image_cycle": {"grid": [1.0]}})
-    assert metric_of(space.sweep, load_config("msmt17")) == "validation_mAP"
-    with pytest.raises(UserError, match=r"no validation list.*say what is made large by metric"):
-        metric_of(space.sweep, load_config("walkers"))
+    lists = {"list_train": "train/0000/0000_000_01_.jpg 0", "list_val": "train/0001/0001_000_02_.jpg 1"}
+    lists |= {"list_query": "test/0000/0000_000_03_.jpg 0", "list_gallery": "test/0000/0000_000_04_.jpg 0"}
+    for name, line in lists.items():
+        folder, _, rest = line.partition("/")
+        _touch(tmp_path / "lists" / folder / rest.split()[0])
+        (tmp_path / "lists" / f"{name}.txt").write_text(f"{rest}\n")
+    for image in ("bounding_box_train/0000_c01_1.jpg", "query/0000_c02_1.jpg", "bounding_box_test/0000_c03_1.jpg"):
+        _touch(tmp_path / "repacked" / image)
+    with_list, without = (load_config("msmt17", [f"data.root={tmp_path / name}"]) for name in ("lists", "repacked"))
+    assert metric_of(space.sweep, with_list) == "validation_mAP"
+    for config in (without, load_config("walkers")):
+        with pytest.raises(UserError, match=r"no validation list.*say what is made large by metric"):
+            metric_of(space.sweep, config)
     assert metric_of(space.sweep, load_config("walkers", ["eval.select_on=test"])) == "mAP"
     named = space_of(tmp_path, {"losses.image_cycle": {"grid": [1.0]}}, metric="rank-1")
     assert metric_of(named.sweep, load_config("walkers")) == "rank-1"
+
+
+def _touch(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+
+
+def test_walkers_have_no_validation_list(walkers: Path) -> None:
+    """The sweep goes by that, and does not render them to find out."""
+    assert open_dataset(DataConfig(name="walkers", root=walkers)).validation is None
 
 
 def test_field_given_twice(tmp_path: Path) -> None:
