@@ -33,6 +33,8 @@ BACKBONES = {
     "resnet18": "jgcl_ray.models.resnet:BACKBONES",
     "resnet34": "jgcl_ray.models.resnet:BACKBONES",
     "resnet50": "jgcl_ray.models.resnet:BACKBONES",
+    "resnet18_ibn_a": "jgcl_ray.models.resnet:BACKBONES",
+    "resnet34_ibn_a": "jgcl_ray.models.resnet:BACKBONES",
     "resnet50_ibn_a": "jgcl_ray.models.resnet:BACKBONES",
     "osnet_x1_0": "jgcl_ray.models.osnet:BACKBONES",
     "osnet_x0_75": "jgcl_ray.models.osnet:BACKBONES",

@@ -27,6 +27,7 @@ from jgcl_ray.meshes.cameras import Camera
 from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 from jgcl_ray.meshes.gait import ARMS, draw_gait, joint_rotations
 from jgcl_ray.meshes.ray_map import map_over_cluster
+from jgcl_ray.meshes.shading import see_reference
 from jgcl_ray.meshes.walking_pose import MOVED, rotation_vectors
 from jgcl_ray.places import check_folder
 from jgcl_ray.stored_files import read_arrays
@@ -39,6 +40,7 @@ SCENE_PATCHES = 8  # of each camera's background
 
 _ARRAYS = {  # of Cutouts, as read_arrays has them
     "layers": f"u N 5 {HEIGHT} {WIDTH}",
+    "surface": f"u N 3 {HEIGHT} {WIDTH}",
     "box": "f N 4",
     "joints": f"f N {len(JOINTS)} 2",
     "yaw": "f N",
@@ -47,6 +49,7 @@ _ARRAYS = {  # of Cutouts, as read_arrays has them
     "phenotypes": "f N 6",
     "backdrops": f"u P 3 {PATCH[0]} {PATCH[1]}",
 }
+SURFACE_STEP = 0.0075  # metres between two codes of `Cutouts.surface`
 _FIRST_SEED = 7_000_000  # far from the seeds of walkers' sets, so that no measured person is trained on
 
 
@@ -66,8 +69,8 @@ class CutoutSpec:
         return self.poses * self.sides
 
 
-WALKERS = CutoutSpec("estimator-cutouts", 1, draw_people, poses=1, sides=4)
-STREET = CutoutSpec("street-cutouts", 1, draw_street, poses=2, sides=4)
+WALKERS = CutoutSpec("estimator-cutouts", 2, draw_people, poses=1, sides=4)
+STREET = CutoutSpec("street-cutouts", 2, draw_street, poses=2, sides=4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,9 @@ class Cutouts:
     """N walkers before no background, and P backdrops; positions in pixels of the cut-out."""
 
     layers: np.ndarray  # (N, 5, HEIGHT, WIDTH) uint8: premultiplied sRGB, alpha, the bare body's mask
+    surface: (
+        np.ndarray
+    )  # (N, 3, HEIGHT, WIDTH) uint8: codes of the points of the bare body that pixels see (`surface_places`)
     box: np.ndarray  # (N, 4) float32: left, top, right, bottom of the dressed walker
     joints: np.ndarray  # (N, len(JOINTS), 2) float32, x and y; the first is the root
     yaw: np.ndarray  # (N,) float32, radians; 0 faces the camera, counter-clockwise seen from above
@@ -85,6 +91,16 @@ class Cutouts:
 
     def __len__(self) -> int:
         return len(self.yaw)
+
+
+def surface_codes(places: np.ndarray) -> np.ndarray:
+    """Points of the body of reference, metres, any shape, NaN for none, as uint8; 0 is none."""
+    return np.where(np.isnan(places), 0, np.clip(np.round(places / SURFACE_STEP) + 128, 1, 255)).astype(np.uint8)
+
+
+def surface_places(codes: np.ndarray) -> np.ndarray:
+    """What `surface_codes` coded, float32, to half a step."""
+    return np.where(codes == 0, np.nan, (codes.astype(np.float32) - 128) * SURFACE_STEP).astype(np.float32)
 
 
 def ensure_cutouts(figures: int, seed: int, workers: int | None = None, spec: CutoutSpec = WALKERS) -> Cutouts:
@@ -165,13 +181,15 @@ def _cut_outs_of_pose(
         yaw, pitch = rng.uniform(-math.pi, math.pi), math.radians(48 * rng.beta(1.2, 2.2) - 4)
         shot = _shot(figure, yaw, pitch, rng)
         layer = cut_out(dressed, figure, person, _lit(scenes[rng.integers(len(scenes))], rng), shot)
-        mask = bare.fragments([shot.camera], HEIGHT, WIDTH).mask[0]
-        picture = np.concatenate([layer.color, layer.alpha, mask[..., None]], axis=2)
+        fragments = bare.fragments([shot.camera], HEIGHT, WIDTH)
+        picture = np.concatenate([layer.color, layer.alpha, fragments.mask[0][..., None]], axis=2)
+        places = see_reference(fragments, bare.mesh, body.reference)[0].astype(np.float32)
         seen = shot.camera.project(figure.dressed.vertices)[:, :2]
         found.append(
             {
                 **known,
                 "layers": np.round(picture.transpose(2, 0, 1) * 255).astype(np.uint8),
+                "surface": surface_codes(places.transpose(2, 0, 1)),
                 "box": np.concatenate([seen.min(axis=0), seen.max(axis=0)]).astype(np.float32),
                 "joints": shot.camera.project(joints)[:, :2].astype(np.float32),
                 "yaw": np.float32(yaw),

@@ -107,16 +107,14 @@ class Architecture:
 
 
 _TORCHVISION = "https://download.pytorch.org/models/"
+_IBN_NET = "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/"
 ARCHITECTURES: dict[str, Architecture] = {
     "resnet18": Architecture(BasicBlock, (2, 2, 2, 2), _TORCHVISION + "resnet18-f37072fd.pth"),
     "resnet34": Architecture(BasicBlock, (3, 4, 6, 3), _TORCHVISION + "resnet34-b627a593.pth"),
     "resnet50": Architecture(Bottleneck, (3, 4, 6, 3), _TORCHVISION + "resnet50-0676ba61.pth"),
-    "resnet50_ibn_a": Architecture(
-        Bottleneck,
-        (3, 4, 6, 3),
-        "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/resnet50_ibn_a-d9d0bb7b.pth",
-        ibn=True,
-    ),
+    "resnet18_ibn_a": Architecture(BasicBlock, (2, 2, 2, 2), _IBN_NET + "resnet18_ibn_a-2f571257.pth", ibn=True),
+    "resnet34_ibn_a": Architecture(BasicBlock, (3, 4, 6, 3), _IBN_NET + "resnet34_ibn_a-94bc1577.pth", ibn=True),
+    "resnet50_ibn_a": Architecture(Bottleneck, (3, 4, 6, 3), _IBN_NET + "resnet50_ibn_a-d9d0bb7b.pth", ibn=True),
 }
 
 

@@ -28,6 +28,8 @@ from jgcl_ray.estimator_training.pasting import (
     windows,
 )
 
+INFRARED = 1 / 12  # of the cameras
+
 
 @dataclass(frozen=True, eq=False)
 class IdentityBatch:
@@ -107,7 +109,7 @@ def _shaded(crops: Tensor, rng: np.random.Generator, noise: torch.Generator) -> 
 def _by_cameras(crops: Tensor, cameras: int, rng: np.random.Generator) -> Tensor:
     """Gamma, saturation, contrast, tint, exposure and veil of each camera, a little other from picture to picture.
 
-    A veil is the light that a lens scatters over the whole picture: black becomes grey, in the tint of the camera.
+    One in twelve is an infrared camera: grey, by weights of its own, as dyes shine in infrared. A veil is the light that a lens scatters over the whole picture: black becomes grey, in the tint of the camera.
     """
     people = len(crops) // cameras
 
@@ -116,10 +118,15 @@ def _by_cameras(crops: Tensor, cameras: int, rng: np.random.Generator) -> Tensor
         return torch.from_numpy(of_cameras + rng.normal(0, spread, len(crops))).float().view(-1, 1, 1, 1)
 
     crops = crops.clamp(1e-4, 1) ** drawn(0.7, 1.35, 0.06)
+    infrared = np.repeat(rng.random(cameras) < INFRARED, people)
+    weights = torch.from_numpy(np.repeat(rng.dirichlet((2, 1, 1), cameras), people, axis=0)).float()
     grey = crops.mean(1, keepdim=True)
     crops = grey + drawn(0.3, 1.7, 0.05) * (crops - grey)
+    crops[infrared] = (crops[infrared] * weights[infrared, :, None, None]).sum(1, keepdim=True).expand(-1, 3, -1, -1)
     mean = crops.mean((1, 2, 3), keepdim=True)
-    tint = tints(cameras, rng, 0.12).repeat_interleave(people, 0) * tints(len(crops), rng, 0.03)
+    tint = tints(cameras, rng, 0.12)
+    tint[infrared[::people]] = 1.0
+    tint = tint.repeat_interleave(people, 0) * tints(len(crops), rng, 0.03)
     crops = (mean + drawn(0.6, 1.4, 0.05) * (crops - mean)) * tint * drawn(0.8, 1.4, 0.05) + drawn(-0.1, 0.1, 0.03)
     veiled = np.repeat(np.where(rng.random(cameras) < 0.35, rng.uniform(0.1, 0.5, cameras), 0.0), people)
     veil = torch.from_numpy(veiled * rng.uniform(0.8, 1.2, len(crops))).float().view(-1, 1, 1, 1)

@@ -13,7 +13,7 @@ from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.cameras import Mesh
 from jgcl_ray.meshes.gait import Gait, joint_rotations
 
-BODY, SKIRT, BAG, HAIR, HEADWEAR = range(5)
+BODY, SKIRT, BAG, HAIR, HEADWEAR, UMBRELLA = range(6)
 
 _LEG = 0.86  # hip to ankle on the body of reference, metres
 
@@ -49,7 +49,7 @@ def dress(person: Appearance, gait: Gait) -> Figure:
     if person.upper.hem < -0.2:
         flare, off = (0.06, person.upper.thickness + 0.012)
         pieces.append(_hang(posed, skin, WAIST - 0.1, person.upper.hem, off, flare))
-    pieces += _hair_and_hat(person, posed, skin) + _bag(person, posed, skin)
+    pieces += _hair_and_hat(person, posed, skin) + _bag(person, posed, skin) + _umbrella(person, posed, skin)
     offsets = np.cumsum([0] + [len(piece.vertices) for piece in pieces[:-1]])
     return Figure(
         body=bare,
@@ -146,7 +146,27 @@ def _bag(person: Appearance, posed: np.ndarray, skin: Surface) -> list[_Piece]:
     if person.bag == "tote":
         anchor = trunk & (skin["z"] < 0.1)
         return [_attach(_ellipsoid((0.25, 0.0, -0.12), (0.045, 0.17, 0.16), power=0.35), BAG, anchor, posed, skin)]
+    if person.bag == "trolley":  # it stands on the ground behind the walker's side, whatever the walker does
+        case = _ellipsoid((0.27, 0.34, 0.33), (0.19, 0.13, 0.30), power=0.3)
+        handle = _ellipsoid((0.27, 0.24, 0.78), (0.07, 0.012, 0.17), power=0.3)
+        return [_on_the_ground(piece) for piece in (case, handle)]
     return []
+
+
+def _umbrella(person: Appearance, posed: np.ndarray, skin: Surface) -> list[_Piece]:
+    if person.umbrella is None:
+        return []
+    head = skin["is_head"] > 0.95
+    canopy = _ellipsoid((0.10, -0.06, 0.92), (0.46, 0.46, 0.13), power=0.9)
+    rim = canopy[0][:, 2] < 0.92
+    canopy[0][rim, 2] = 0.92 + 0.2 * (0.92 - canopy[0][rim, 2])  # hollow below
+    stick = _ellipsoid((0.10, -0.14, 0.66), (0.012, 0.012, 0.30), power=0.3)
+    return [_attach(piece, UMBRELLA, head, posed, skin) for piece in (canopy, stick)]
+
+
+def _on_the_ground(shape: tuple[np.ndarray, np.ndarray]) -> _Piece:
+    points, faces = shape
+    return _Piece(points, faces, _fields(x=points[:, 0], y=points[:, 1], z=points[:, 2]), BAG)
 
 
 def _attach(

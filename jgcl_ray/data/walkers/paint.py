@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jgcl_ray.data.walkers.figure import BAG, BODY, HAIR, HEADWEAR, SKIRT, hair_region
+from jgcl_ray.data.walkers.figure import BAG, BODY, HAIR, HEADWEAR, SKIRT, UMBRELLA, hair_region
 from jgcl_ray.data.walkers.people import NOISY_PATTERNS, Appearance, Cloth, Color
 from jgcl_ray.data.walkers.surface import ANKLE, FIELDS, HIP, WAIST
 
@@ -46,6 +46,8 @@ def albedo(person: Appearance, fields: np.ndarray, part: np.ndarray) -> np.ndarr
             colors[gap] = np.multiply(person.lower.cloth.color, 0.8)
     colors[part == HAIR] = person.hair_color
     colors[part == HEADWEAR] = person.head_color
+    if person.umbrella is not None:
+        colors[part == UMBRELLA] = person.umbrella
     bag = part == BAG
     colors[bag] = person.bag_color
     flap = bag & (np.abs(at("z") - 0.33) < 0.012)
@@ -63,6 +65,8 @@ def _paint_head(colors: np.ndarray, person: Appearance, at: _Points) -> None:
     colors[brows] = np.multiply(person.hair_color, 0.8)
     lips = head & (y < -0.11) & (np.abs(z - 0.627) < 0.008) & (np.abs(x) < 0.024)
     colors[lips] = np.multiply(person.skin, (0.85, 0.62, 0.62))
+    if person.mask is not None:
+        colors[head & (y < -0.03) & (z > 0.575) & (z < 0.668)] = person.mask
     grows = hair_region(at) > 0
     if person.hair in ("cap", "hat"):
         colors[grows] = person.hair_color

@@ -74,10 +74,13 @@ class Appearance:
     lower: Lower
     shoes: Color
     boots: float  # height of the shaft above the ankle, metres
-    bag: str  # none | rucksack | shoulder | tote
+    bag: str  # none | rucksack | shoulder | tote | trolley
     bag_color: Color
     creases: float = 1.0  # how deep the folds of the clothes are
     crease_phase: float = 0.0  # where they lie
+    # Of wardrobe.py's people, no walkers', as a trolley is:
+    mask: Color | None = None  # over mouth and nose
+    umbrella: Color | None = None  # open
 
 
 _CLOTH_COLORS: tuple[Color, ...] = (

@@ -1,8 +1,10 @@
 """People dressed as widely as a street is: what encoders are pre-trained on, never what the walkers' sets show.
 
 Bodies and kinds of garments are drawn as the walkers' are. Colours are drawn as clothes are bought, mostly black,
-grey, white and blue, and not from two dozen; patterns, prints and bags are more. Hair and skin say less: on many a
-street nearly everybody's are alike.
+grey, white and blue, and not from two dozen; patterns, prints and bags are more, some pull a trolley, wear a mask or hold an
+umbrella.
+Hair and skin say less: on many a street nearly everybody's are alike. Some come again in a second outfit, as people
+of their own: they are told apart by clothes, whatever the body.
 """
 
 from __future__ import annotations
@@ -37,28 +39,51 @@ _FOR_LOWERS = (0.40, 0.05, 0.14, 0.22, 0.11, 0.08)
 _DARK_HAIR = ((0.03, 0.1), (0.1, 0.5), (0.04, 0.16))
 _SKIN = ((0.05, 0.075), (0.25, 0.45), (0.62, 0.95))
 _FOR_BAGS = (0.50, 0.06, 0.12, 0.10, 0.08, 0.14)
+_FOR_UMBRELLAS = (0.35, 0.05, 0.05, 0.15, 0.05, 0.35)
+_MASKS: tuple[Color, ...] = ((0.93, 0.94, 0.95), (0.6, 0.78, 0.88), (0.08, 0.08, 0.09))
+SECOND_OUTFITS = 0.12  # of the people are the one before in other clothes
 
 
 def draw_street(rng: np.random.Generator, count: int) -> list[Appearance]:
-    """`count` people, in groups of look-alikes as `draw_people` draws them."""
-    return draw_people(rng, count, _draw_dressed)
+    """`count` people, in groups of look-alikes as `draw_people` draws them, SECOND_OUTFITS of them dressed anew."""
+    people = draw_people(rng, count, _draw_dressed)
+    for index in range(1, count):
+        if rng.random() < SECOND_OUTFITS:
+            people[index] = changed(people[index - 1], rng)
+    return people
+
+
+def changed(person: Appearance, rng: np.random.Generator) -> Appearance:
+    """The same body, hair and skin in other clothes, with other things to carry."""
+    return replace(
+        _draw_dressed(rng),
+        shape=person.shape,
+        arms=person.arms,
+        skin=person.skin,
+        hair=person.hair,
+        hair_color=person.hair_color,
+    )
 
 
 def creased(person: Appearance, rng: np.random.Generator) -> Appearance:
-    """The same clothes in other folds, as every step makes them."""
-    return replace(person, creases=float(rng.uniform(0.4, 2.0)), crease_phase=float(rng.uniform(0, 10)))
+    """The same clothes in other folds, as every step makes them; some put up an umbrella, and close it again."""
+    umbrella = _color(rng, _FOR_UMBRELLAS) if rng.random() < 0.04 else None
+    return replace(
+        person, creases=float(rng.uniform(0.4, 2.0)), crease_phase=float(rng.uniform(0, 10)), umbrella=umbrella
+    )
 
 
 def _draw_dressed(rng: np.random.Generator) -> Appearance:
     person = draw_person(rng)
     alike = rng.random() < 0.75
-    bags = ("rucksack", "shoulder", "tote")
+    bag = rng.choice([person.bag, "rucksack", "shoulder", "tote", "trolley"], p=[0.78, 0.06, 0.06, 0.06, 0.04])
     return replace(
         person,
         skin=_drawn(rng, _SKIN) if alike else person.skin,
         hair="short" if person.hair == "bald" and alike else person.hair,
         hair_color=_drawn(rng, _DARK_HAIR) if alike else person.hair_color,
-        bag=bags[rng.integers(3)] if rng.random() < 0.2 else person.bag,
+        bag=str(bag),
+        mask=_MASKS[rng.integers(len(_MASKS))] if rng.random() < 0.08 else None,
         upper=_upper(person.upper, rng),
         lower=_lower(person.lower, rng),
         shoes=_color(rng, _FOR_BAGS),
