@@ -78,9 +78,7 @@ class Cutouts:
     """N walkers before no background, and P backdrops; positions in pixels of the cut-out."""
 
     layers: np.ndarray  # (N, 5, HEIGHT, WIDTH) uint8: premultiplied sRGB, alpha, the bare body's mask
-    surface: (
-        np.ndarray
-    )  # (N, 3, HEIGHT, WIDTH) uint8: codes of the points of the bare body that pixels see (`surface_places`)
+    surface: np.ndarray  # (N, 3, HEIGHT, WIDTH) uint8: the bare body's points (surface_places)
     box: np.ndarray  # (N, 4) float32: left, top, right, bottom of the dressed walker
     joints: np.ndarray  # (N, len(JOINTS), 2) float32, x and y; the first is the root
     yaw: np.ndarray  # (N,) float32, radians; 0 faces the camera, counter-clockwise seen from above

@@ -109,7 +109,8 @@ def _shaded(crops: Tensor, rng: np.random.Generator, noise: torch.Generator) -> 
 def _by_cameras(crops: Tensor, cameras: int, rng: np.random.Generator) -> Tensor:
     """Gamma, saturation, contrast, tint, exposure and veil of each camera, a little other from picture to picture.
 
-    One in twelve is an infrared camera: grey, by weights of its own, as dyes shine in infrared. A veil is the light that a lens scatters over the whole picture: black becomes grey, in the tint of the camera.
+    Some are infrared cameras: grey, by weights of their own, as many a dye shines in infrared. A veil is light that a
+    lens scatters over the whole picture: black becomes grey, in the tint of the camera.
     """
     people = len(crops) // cameras
 

@@ -1,10 +1,9 @@
 """People dressed as widely as a street is: what encoders are pre-trained on, never what the walkers' sets show.
 
 Bodies and kinds of garments are drawn as the walkers' are. Colours are drawn as clothes are bought, mostly black,
-grey, white and blue, and not from two dozen; patterns, prints and bags are more, some pull a trolley, wear a mask or hold an
-umbrella.
-Hair and skin say less: on many a street nearly everybody's are alike. Some come again in a second outfit, as people
-of their own: they are told apart by clothes, whatever the body.
+grey, white and blue, and not from two dozen; patterns, prints and bags are more, some pull a trolley, wear a mask or
+hold an umbrella. Hair and skin say less: on many a street nearly everybody's are alike. Some come again in a second
+outfit, as people of their own: they are told apart by clothes, whatever the body.
 """
 
 from __future__ import annotations
