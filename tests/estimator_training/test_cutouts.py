@@ -12,12 +12,15 @@ from jgcl_ray.estimator_training import cutouts as module
 from jgcl_ray.estimator_training.cutouts import (
     HEIGHT,
     STREET,
+    SURFACE_STEP,
     WALKERS,
     WIDTH,
     Cutouts,
     CutoutSpec,
     ensure_cutouts,
     render_shard,
+    surface_codes,
+    surface_places,
 )
 
 
@@ -76,3 +79,22 @@ def test_people_of_the_street_stand_in_two_poses_and_in_folds_of_their_own() -> 
     np.testing.assert_array_equal(street.pose[0], street.pose[3])
     assert not np.array_equal(street.pose[3], street.pose[4])
     np.testing.assert_array_equal(street.phenotypes[0], street.phenotypes[7])
+
+
+def test_pixels_know_which_point_of_the_body_they_see(cutouts: Cutouts) -> None:
+    places = surface_places(cutouts.surface)
+    assert places.shape == (len(cutouts), 3, HEIGHT, WIDTH)
+    inside = ~np.isnan(places[:, 0])
+    np.testing.assert_array_equal(inside, cutouts.layers[:, 4] > 127)
+    head, feet = (np.nanmax(places[:, 2], axis=(1, 2)), np.nanmin(places[:, 2], axis=(1, 2)))
+    assert (head > 0.6).all() and (feet < -0.75).all()
+    facing = np.abs(np.degrees(cutouts.yaw)) < 60  # the reference faces -y
+    behind = np.abs(np.degrees(cutouts.yaw)) > 120
+    depth = np.nanmean(places[:, 1], axis=(1, 2))
+    assert facing.any() and behind.any() and depth[facing].max() < depth[behind].min()
+
+
+def test_points_are_coded_to_half_a_step() -> None:
+    places = np.array([[np.nan, -0.94, 0.0, 0.0037, 0.8147]], np.float32)
+    again = surface_places(surface_codes(places))
+    assert np.isnan(again[0, 0]) and np.abs(again - places)[0, 1:].max() <= 0.5001 * SURFACE_STEP

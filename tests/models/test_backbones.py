@@ -15,7 +15,7 @@ from jgcl_ray.models.batch_norm import share_statistics
 from jgcl_ray.models.encoder import IdentityEncoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SMALL = ["resnet18", "osnet_x0_25", "osnet_ibn_x1_0", "osnet_ain_x1_0", "efficientnet_lite0"]
+SMALL = ["resnet18", "resnet18_ibn_a", "osnet_x0_25", "osnet_ibn_x1_0", "osnet_ain_x1_0", "efficientnet_lite0"]
 
 
 def make_encoder(backbone: str, **fields: object) -> IdentityEncoder:

@@ -93,10 +93,11 @@ def test_generalised_mean_has_the_gradient_of_its_formula() -> None:
     torch.testing.assert_close(pool.power.grad, numeric.float(), rtol=1e-3, atol=1e-5)
 
 
-def test_ibn_a_norms_half_of_the_first_norm_by_instance_in_three_stages() -> None:
+@pytest.mark.parametrize(("backbone", "last"), [("resnet18_ibn_a", 1), ("resnet34_ibn_a", 5), ("resnet50_ibn_a", 5)])
+def test_ibn_a_norms_half_of_the_first_norm_by_instance_in_three_stages(backbone: str, last: int) -> None:
     with torch.device("meta"):
-        names = set(IdentityEncoder(EncoderConfig(backbone="resnet50_ibn_a")).backbone.state_dict())
-    assert {"layer1.0.bn1.IN.weight", "layer3.5.bn1.BN.running_mean", "layer4.0.bn1.weight"} <= names
+        names = set(IdentityEncoder(EncoderConfig(backbone=backbone)).backbone.state_dict())
+    assert {"layer1.0.bn1.IN.weight", f"layer3.{last}.bn1.BN.running_mean", "layer4.0.bn1.weight"} <= names
     assert not any("layer4" in name and "IN" in name for name in names)
 
 

@@ -50,3 +50,17 @@ def test_a_person_is_drawn_from_the_persons_own_cut_outs(street: Cutouts) -> Non
 def test_pictures_are_numbers_at_any_hardness(street: Cutouts, hardness: float) -> None:
     batch = draw_identities(street, DRAWING, seed=3, number=1, hardness=hardness)
     assert torch.isfinite(batch.pictures).all()
+
+
+def test_infrared_cameras_show_everybody_without_colour(street: Cutouts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def colourfulness() -> torch.Tensor:
+        """Of each camera: the mean spread of the three channels about the pixel's mean, less what is tint."""
+        crops = draw_identities(street, DRAWING, seed=0, number=2, hardness=0).pictures
+        spread = crops - crops.mean(1, keepdim=True)
+        spread = spread - spread.mean((2, 3), keepdim=True)
+        return spread.abs().mean((1, 2, 3)).view(3, 4).mean(1)
+
+    monkeypatch.setattr("jgcl_ray.pretraining.pictures.INFRARED", 0.0)
+    coloured = colourfulness()
+    monkeypatch.setattr("jgcl_ray.pretraining.pictures.INFRARED", 1.0)
+    assert (colourfulness() < 0.35 * coloured).all()
