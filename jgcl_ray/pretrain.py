@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     encoder.add_argument("--people", type=whole(2), help="in a batch (16)")
     encoder.add_argument("--images", type=whole(2), help="of each of them in a batch (4)")
     encoder.add_argument("--backbone", metavar="NAME", help="as encoder.backbone (resnet18)")
+    encoder.add_argument("--init", metavar="FILE", help="an encoder to go on from, or `rendered` (random weights)")
     encoder.add_argument("--height", type=whole(16, 4096), help="of the input, pixels (96)")
     encoder.add_argument("--width", type=whole(16, 4096), help="of the input, pixels (48)")
     encoder.add_argument("--seed", type=whole(0, LARGEST_SEED), help="of people, pictures and weights (0)")

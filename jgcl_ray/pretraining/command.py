@@ -17,14 +17,15 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.cutouts import STREET, ensure_cutouts
 from jgcl_ray.models.backbones import BACKBONES
 from jgcl_ray.models.encoder import IdentityEncoder
-from jgcl_ray.models.encoder_files import METADATA, EncoderSpec
+from jgcl_ray.models.encoder_files import METADATA, EncoderSpec, check_fits
 from jgcl_ray.models.origin import origin, packed
+from jgcl_ray.models.shipped import shipped
 from jgcl_ray.ownership import is_pretrained, is_saved_by_torch
 from jgcl_ray.places import check_file
 from jgcl_ray.pretraining.encoder import train, trained
 from jgcl_ray.pretraining.recipe import EncoderRecipe
 
-OPTIONS = ("figures", "minutes", "steps", "people", "images", "backbone", "height", "width", "seed")
+OPTIONS = ("figures", "minutes", "steps", "people", "images", "backbone", "init", "height", "width", "seed")
 MINUTES = 60.0  # where neither --minutes nor --steps is given
 
 
@@ -60,6 +61,8 @@ def recipe_of(given: argparse.Namespace) -> EncoderRecipe:
         raise UserError(f"--backbone {recipe.backbone}: unknown; known: {', '.join(BACKBONES)}")
     if recipe.steps is not None and recipe.minutes is not None:
         raise UserError("--steps and --minutes: give one of them")
+    if recipe.init is not None:
+        check_fits(shipped(recipe.init), recipe.architecture, f"--init {recipe.init}")
     if recipe.images > STREET.cutouts:
         raise UserError(f"--images {recipe.images}: there are {STREET.cutouts} cut-outs of each person; give fewer")
     if recipe.people > recipe.identities or recipe.people % (2 * given.workers):
@@ -98,6 +101,8 @@ def _train_on_ray(recipe: EncoderRecipe, checkpoint: Path, given: argparse.Names
 
 
 def _command(recipe: EncoderRecipe, given: argparse.Namespace) -> str:
-    parts = [f"--{name} {getattr(recipe, name)}" for name in OPTIONS if getattr(recipe, name) is not None]
+    parts = [
+        f"--{name} {shlex.quote(str(getattr(recipe, name)))}" for name in OPTIONS if getattr(recipe, name) is not None
+    ]
     parts += [f"--device {given.device}", f"--workers {given.workers}", f"--drawers {given.drawers}"]
     return " ".join(["python -m jgcl_ray.pretrain encoder", *parts, "--out", shlex.quote(given.out.name)])

@@ -6,11 +6,12 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -21,6 +22,8 @@ from jgcl_ray.estimator_training.cutouts import STREET, Cutouts, ensure_cutouts
 from jgcl_ray.estimator_training.training_file import training_of, write_training
 from jgcl_ray.image_files import IMAGENET_MEAN, IMAGENET_STD
 from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.models.encoder_files import load_encoder
+from jgcl_ray.models.shipped import shipped
 from jgcl_ray.pretraining.losses import identity_losses
 from jgcl_ray.pretraining.pictures import Drawing, IdentityBatch, draw_identities
 from jgcl_ray.pretraining.recipe import EncoderRecipe
@@ -62,6 +65,8 @@ def train(recipe: EncoderRecipe, checkpoint: Path, device: torch.device, drawers
         learner.load(checkpoint)
     # Workers hold the cluster's CPUs: what their machine lacks each of them renders by itself.
     given = ensure_cutouts(recipe.figures, recipe.seed, 0 if world_size() > 1 else None, STREET)
+    if recipe.init is not None and learner.step == 0:
+        learner.point_classifier(given)
     broadcast_module(learner.network)
     loader = DataLoader(
         _Batches(given, recipe, learner.step),
@@ -108,7 +113,10 @@ class Learner:
     def __init__(self, recipe: EncoderRecipe, device: torch.device) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.device, self.step, self.seconds = recipe, device, 0, 0.0
-        self.network = _Network(recipe).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = _Network(recipe)
+        if recipe.init is not None:
+            load_encoder(network.encoder, recipe.architecture, shipped(recipe.init), f"--init {recipe.init}")
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimiser = torch.optim.Adam(
             self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
@@ -147,6 +155,27 @@ class Learner:
         self.step += 1
         return {name: term.detach() for name, term in terms.items()}, _right(found.embedding.detach(), batch)
 
+    @torch.no_grad()
+    def point_classifier(self, given: Cutouts) -> None:
+        """Turn each person's direction to where the encoder puts two easy pictures of them.
+
+        Random directions would tear apart what the encoder to go on from knows, before they have found their people.
+        """
+        recipe, (mean, std) = self.recipe, self._normal
+        drawing = Drawing(STREET.cutouts, recipe.people, 2, (recipe.height, recipe.width))
+        self.network.eval()
+        figures = len(given) // STREET.cutouts
+        for start in range(0, figures, recipe.people):
+            identities = np.arange(start, min(start + recipe.people, figures))
+            drawn = replace(drawing, people=len(identities))
+            batch = draw_identities(given, drawn, recipe.seed, start, 0.0, identities)
+            pictures = (batch.pictures.to(self.device) - mean) / std
+            found = nn.functional.normalize(self.network.encoder(pictures).embedding, dim=1).view(
+                2, len(identities), -1
+            )
+            length = self.network.classifier[identities].norm(dim=1, keepdim=True)
+            self.network.classifier[identities] = length * nn.functional.normalize(found.mean(0), dim=1)
+
     def save(self, path: Path) -> None:
         """Write the state of the training."""
         write_training(path, self._state())
@@ -180,7 +209,7 @@ class _Batches(IterableDataset[IdentityBatch]):
         mine, drawers = (0, 1) if drawer is None else (drawer.id, drawer.num_workers)
         for step in itertools.count(self._start + mine, drawers):  # the loader takes turns
             number = step * self._workers + self._rank
-            yield draw_identities(self._given, self._drawing, recipe.seed, number, min(1.0, step / recipe.easy))
+            yield draw_identities(self._given, self._drawing, recipe.seed, number, recipe.hardness(step))
 
 
 def _right(embeddings: Tensor, batch: IdentityBatch) -> Tensor:

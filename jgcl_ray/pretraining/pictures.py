@@ -50,12 +50,23 @@ class Drawing:
     shape: Shape
 
 
-def draw_identities(given: Cutouts, drawing: Drawing, seed: int, number: int, hardness: float = 1.0) -> IdentityBatch:
-    """The batch of this number, on the CPU. Of hardness 0: sharp, with nobody and nothing else in the way."""
+def draw_identities(
+    given: Cutouts,
+    drawing: Drawing,
+    seed: int,
+    number: int,
+    hardness: float = 1.0,
+    identities: np.ndarray | None = None,
+) -> IdentityBatch:
+    """The batch of this number, on the CPU. Of hardness 0: sharp, with nobody and nothing else in the way.
+
+    identities (P,) int: who is in it, instead of a draw.
+    """
     rng = np.random.default_rng([seed, number])
     noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
     people, cameras, shape = drawing.people, drawing.cameras, drawing.shape
-    identities = _neighbours(len(given) // drawing.cutouts, people, rng)
+    if identities is None:
+        identities = _neighbours(len(given) // drawing.cutouts, people, rng)
     chosen = np.stack([rng.permutation(drawing.cutouts)[:cameras] for _ in identities], axis=1)
     rows, size = (identities * drawing.cutouts + chosen).ravel(), people * cameras
     flip = rng.random(size) < 0.5

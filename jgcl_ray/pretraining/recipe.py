@@ -13,6 +13,7 @@ class EncoderRecipe:
     """Everything but the minutes' worth of the machine, where the length is given in minutes."""
 
     backbone: str = "resnet18"
+    init: str | None = None  # the encoder to go on from, by its file or its name; none: random weights
     height: int = 96  # pixels of the input
     width: int = 48
     figures: int = 3000  # people, in shards of sixty
@@ -22,12 +23,16 @@ class EncoderRecipe:
     images: int = 4  # K, each before a camera of its own
     learning_rate: float = 7e-4  # Adam's; rises over the first twentieth, falls to zero by a cosine
     weight_decay: float = 5e-4
-    easy: int = 300  # steps over which pictures become as hard as they get
+    easy: int = 300  # steps over which pictures become as hard as they get; with `init` they are from the start
     scale: float = 20.0  # of the cosines in the softmax
     smoothing: float = 0.1  # of the labels
     triplet_weight: float = 0.33
     triplet_scale: float = 10.0
     seed: int = 0
+
+    def hardness(self, step: int) -> float:
+        """Of the pictures of a step, in [0, 1]."""
+        return 1.0 if self.init is not None else min(1.0, step / self.easy)
 
     @property
     def identities(self) -> int:

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from jgcl_ray import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.cutouts import STREET, Cutouts
 from jgcl_ray.models.encoder_files import read_header
+from jgcl_ray.models.origin import packed, unpacked
 from jgcl_ray.pretrain import main
 from jgcl_ray.pretraining import encoder as module
+from jgcl_ray.pretraining.command import write_encoder
 from jgcl_ray.pretraining.encoder import Learner, train, trained
 from jgcl_ray.pretraining.pictures import Drawing, draw_identities
 from jgcl_ray.pretraining.recipe import EncoderRecipe
@@ -99,6 +102,27 @@ def test_the_command_writes_an_encoder(tmp_path: Path, capsys: pytest.CaptureFix
     assert encoder.embed([picture]).shape == (1, 512)
 
 
+@pytest.mark.usefixtures("rendered")
+def test_it_goes_on_from_an_encoder(street: Cutouts, tmp_path: Path) -> None:
+    file = tmp_path / "before.safetensors"
+    before = Learner(RECIPE, CPU)
+    write_encoder(before.network.encoder, RECIPE, file, {})
+    recipe = replace(RECIPE, init=str(file), seed=4)
+    learner = Learner(recipe, CPU)
+    first, held = learner.network.encoder.state_dict(), unpacked(packed(before.network.encoder))
+    assert all(torch.equal(first[name], held[name]) for name in held)
+    assert recipe.hardness(0) == 1.0 and RECIPE.hardness(0) == 0.0
+
+    learner.point_classifier(street)
+    directions = functional.normalize(learner.network.classifier.detach(), dim=1)
+    seen = draw_identities(street, Drawing(STREET.cutouts, 4, 2, (48, 24)), recipe.seed, 0, 0.0, np.arange(4))
+    mean, std = learner._normal
+    with torch.no_grad():
+        found = functional.normalize(learner.network.encoder.eval()((seen.pictures - mean) / std).embedding, dim=1)
+    assert directions.isfinite().all() and float((directions[:4] * found.view(2, 4, -1).mean(0)).sum(1).min()) > 0.9
+    assert [progress.step for progress in train(recipe, tmp_path / "state", CPU)][-1] == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -106,6 +130,8 @@ def test_the_command_writes_an_encoder(tmp_path: Path, capsys: pytest.CaptureFix
         (["--out", "no/folder.safetensors"], "there is no folder"),
         (["--backbone", "vgg"], "--backbone vgg: unknown; known: resnet18"),
         (["--steps", "3", "--minutes", "2"], "--steps and --minutes: give one of them"),
+        (["--init", "rendered", "--backbone", "osnet_x0_25"], "to start from it set encoder.backbone=resnet18"),
+        (["--init", "none.safetensors"], "none.safetensors: not a readable safetensors file"),
         (["--images", "9"], "there are 8 cut-outs of each person"),
         (["--people", "7"], "give a multiple of 2"),
         (["--people", "62", "--figures", "40"], "from 60"),
