@@ -29,6 +29,7 @@ from jgcl_ray.estimator_training.pasting import (
 )
 
 INFRARED = 1 / 12  # of the cameras
+DEGRADED = 0.6  # how far pictures lose pixels, are blurred, noisy and compressed, of what the estimator's do
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ def draw_identities(
     crops = paste(relit(layers[:, :4], rng, dark=0.0), crops, np.ones(size, bool))
     crops = paste(others(given, size, window, rng, shape), crops, rng.random(size) < 0.1 * hardness)
     crops = occluded(_shaded(crops, rng, noise), 0.16 * hardness, rng)
-    crops = degraded(_by_cameras(crops, cameras, rng), proportions, hardness, rng, noise)
+    crops = degraded(_by_cameras(crops, cameras, rng), proportions, DEGRADED * hardness, rng, noise)
     whose, taken_by = np.tile(identities, cameras), np.repeat(np.arange(cameras), people)
     return IdentityBatch(crops, torch.from_numpy(whose), torch.from_numpy(taken_by))
 
@@ -97,7 +98,7 @@ def _neighbours(figures: int, people: int, rng: np.random.Generator) -> np.ndarr
 def _loosened(window: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Boxes as detectors draw them, (B, 4): too wide or narrow, about somebody small in a lower half, or a trunk."""
     size, middle, half = len(window), (window[:, :2] + window[:, 2:]) / 2, (window[:, 2:] - window[:, :2]) / 2
-    kind = rng.choice(4, (size, 1), p=[0.45, 0.33, 0.14, 0.08])
+    kind = rng.choice(4, (size, 1), p=[0.5, 0.38, 0.07, 0.05])
     careless, far, near = (kind == which for which in (1, 2, 3))
     room, zoom = rng.uniform(0.3, 1.2, (size, 1)), rng.uniform(0.45, 0.75, (size, 1))
     growth = np.select([careless, far, near], [np.exp(rng.uniform(-0.12, 0.3, (size, 2))), 1 + room, zoom], 1.0)
@@ -129,17 +130,18 @@ def _by_cameras(crops: Tensor, cameras: int, rng: np.random.Generator) -> Tensor
         of_cameras = np.repeat(rng.uniform(low, high, cameras), people)
         return torch.from_numpy(of_cameras + rng.normal(0, spread, len(crops))).float().view(-1, 1, 1, 1)
 
-    crops = crops.clamp(1e-4, 1) ** drawn(0.7, 1.35, 0.06)
+    crops = crops.clamp(1e-4, 1) ** drawn(0.82, 1.21, 0.036)
     infrared = np.repeat(rng.random(cameras) < INFRARED, people)
     weights = torch.from_numpy(np.repeat(rng.dirichlet((2, 1, 1), cameras), people, axis=0)).float()
     grey = crops.mean(1, keepdim=True)
-    crops = grey + drawn(0.3, 1.7, 0.05) * (crops - grey)
+    crops = grey + drawn(0.58, 1.42, 0.03) * (crops - grey)
     crops[infrared] = (crops[infrared] * weights[infrared, :, None, None]).sum(1, keepdim=True).expand(-1, 3, -1, -1)
     mean = crops.mean((1, 2, 3), keepdim=True)
-    tint = tints(cameras, rng, 0.12)
+    tint = tints(cameras, rng, 0.072)
     tint[infrared[::people]] = 1.0
     tint = tint.repeat_interleave(people, 0) * tints(len(crops), rng, 0.03)
-    crops = (mean + drawn(0.6, 1.4, 0.05) * (crops - mean)) * tint * drawn(0.8, 1.4, 0.05) + drawn(-0.1, 0.1, 0.03)
-    veiled = np.repeat(np.where(rng.random(cameras) < 0.35, rng.uniform(0.1, 0.5, cameras), 0.0), people)
+    crops = mean + drawn(0.76, 1.24, 0.03) * (crops - mean)
+    crops = crops * tint * drawn(0.88, 1.24, 0.03) + drawn(-0.06, 0.06, 0.018)
+    veiled = np.repeat(np.where(rng.random(cameras) < 0.126, rng.uniform(0.1, 0.38, cameras), 0.0), people)
     veil = torch.from_numpy(veiled * rng.uniform(0.8, 1.2, len(crops))).float().view(-1, 1, 1, 1)
     return (crops.clamp(0, 1) * (1 - veil) + veil * 0.85 * tint).clamp(0, 1)
