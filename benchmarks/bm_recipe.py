@@ -4,8 +4,9 @@
     python benchmarks/bm_recipe.py --set DIR --data NAME ...     a data set on disk, its training part without labels
     python benchmarks/bm_recipe.py --quick                       in ten minutes, to see that it works
 
-1. The start: an encoder after the labelled warm-up on other walkers, made once; for `gcl` besides, a generator
-   trained from it on the photos of the set, once (its seconds are part of each of the recipe's runs).
+1. The start: an encoder after the labelled warm-up on other walkers, made once, or that of --start; for `gcl`
+   besides, a generator trained from it on the photos of the set, once (its seconds are part of each of the recipe's
+   runs).
 2. The rates: each recipe once at each of three learning rates on the walkers of seed 1; the best by mAP is taken. The
    numbers that count are of other people: `--set-seed` (11).
 3. Each recipe with each seed, in a process of its own, for as many images through the encoder's backward pass
@@ -33,6 +34,7 @@ import numpy as np
 
 from jgcl_ray.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from jgcl_ray.evaluation.ranking import RankingProtocol
+from jgcl_ray.models.shipped import SHIPPED
 from jgcl_ray.training.worker import STOP
 
 TUNED_ON, REPORTED_ON = 1, 11  # seeds of the walkers
@@ -136,8 +138,11 @@ class Bench:
             return {"data.name": self.arguments.data, "data.root": str(given.absolute())}
         return {"data.name": "walkers", "walkers.preset": self.arguments.set, "walkers.seed": str(people)}
 
-    def start(self) -> Path:
-        """The encoder that all recipes start from, after the warm-up on labelled walkers."""
+    def start(self) -> str | Path:
+        """The encoder that all recipes start from: the one given, else one after the warm-up on labelled walkers."""
+        if self.arguments.start is not None:
+            given = str(self.arguments.start)
+            return given if given in SHIPPED else Path(given).absolute()
         settings = ["run.stages=[warmup]", "eval.every=100", "run.init_from=null", "warmup.mode=source"]
         settings += ["warmup.epochs=4"] if self.arguments.quick else []
         self.train("start", "cluster_contrast", TUNED_ON, settings)
@@ -287,6 +292,7 @@ def main() -> None:
     parser.add_argument(
         "--protocol", choices=get_args(RankingProtocol), help="of the scores; by default the set's own"
     )
+    parser.add_argument("--start", help="an encoder's file, or `rendered` (a warm-up on labelled walkers)")
     parser.add_argument("--set-seed", type=int, default=REPORTED_ON, help="seed of the walkers that counts (11)")
     parser.add_argument("--recipes", type=lambda text: text.split(","), default=list(RECIPES), help="A,B (all)")
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2, 3])

@@ -246,6 +246,15 @@ class PseudoLabelsConfig(Section):
         description="auto: where the data set has tracklets they are clustered in place of images, and no two of one "
         "camera at one time come into one cluster; off: every image by itself.",
     )
+    tracklet_k1: int | None = Field(
+        None,
+        ge=1,
+        description="k1 where tracklets are clustered: a person has fewer of them than images. null: k1.",
+    )
+    tracklet_k2: int | None = Field(None, ge=1, description="k2 where tracklets are clustered. null: k2.")
+    tracklet_eps: float | None = Field(
+        None, gt=0, lt=1, description="eps where tracklets are clustered. null: eps, or what rho gives."
+    )
     single_camera: Literal["keep", "drop", "weigh"] = Field(
         "keep", description="Clusters of low camera entropy: keep, make outliers, or weigh by that entropy."
     )
@@ -266,10 +275,21 @@ class PseudoLabelsConfig(Section):
         description="Also spelled `async`: cluster while an epoch trains on the labels before.",
     )
 
+    @property
+    def for_tracklets(self) -> PseudoLabelsConfig:
+        """What counts where tracklets are clustered in place of images."""
+        given = {"k1": self.tracklet_k1, "k2": self.tracklet_k2, "eps": self.tracklet_eps}
+        return self.model_copy(update={name: value for name, value in given.items() if value is not None})
+
     @model_validator(mode="after")
     def _consistent(self) -> PseudoLabelsConfig:
         if self.k2 > self.k1:
             raise ValueError(f"k2 = {self.k2} is more than k1 = {self.k1}; lower k2")
+        of_tracklets = self.for_tracklets
+        if of_tracklets.k2 > of_tracklets.k1:
+            raise ValueError(
+                f"k2 = {of_tracklets.k2} of tracklets is more than their k1 = {of_tracklets.k1}; lower tracklet_k2"
+            )
         if self.k2_intra > self.k1_intra + 1 or self.k2_inter > self.k1_inter:
             raise ValueError("CA-Jaccard averages over more rows (k2_*) than it looks at (k1_*); lower k2_*")
         return self

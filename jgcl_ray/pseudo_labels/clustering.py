@@ -81,7 +81,8 @@ def pseudo_labels(
         encoding = _encoding(features, config, cameras, threads, device)
         found = replace(METHODS[config.method](encoding, config, None), recall=encoding.recall)
     else:
-        found = _of_units(units_of(features, tracks, cameras, threads), config, threads, device)
+        units = units_of(features, tracks, cameras, threads)
+        found = _of_units(units, config.for_tracklets, threads, device)
     if cameras is None or config.single_camera == "keep":
         return found
     if config.single_camera == "weigh":
@@ -215,15 +216,17 @@ def hdbscan(encoding: Encoding, config: PseudoLabelsConfig, units: Units | None 
 
 def advice(found: PseudoLabels, config: PseudoLabelsConfig) -> str | None:
     """What to change where the labelling is of no use to training, in one line; None where nothing stands out."""
+    if found.tracklets:
+        config = config.for_tracklets
+    of = "tracklet_" if found.tracklets else ""  # what the fields begin with
     num_rows = len(found.labels)
     outliers = found.num_outliers / max(num_rows, 1)
     largest = np.bincount(found.labels[found.labels >= 0], minlength=1).max() / max(num_rows, 1)
-    radius = "eps" if config.eps is not None else "rho"
+    radius = f"{of}eps" if config.eps is not None else "rho"
     knobs = f"pseudo_labels.{radius}" if config.method == "dbscan" else "pseudo_labels.min_samples"
-    tighter = f"lower {knobs} or pseudo_labels.k1" if config.method == "dbscan" else f"raise {knobs} or lower k1"
-    looser = (
-        f"raise {knobs} or pseudo_labels.k1, or lower min_samples" if config.method == "dbscan" else f"lower {knobs}"
-    )
+    k1 = f"pseudo_labels.{of}k1"
+    tighter = f"lower {knobs} or {k1}" if config.method == "dbscan" else f"raise {knobs} or lower {k1}"
+    looser = f"raise {knobs} or {k1}, or lower min_samples" if config.method == "dbscan" else f"lower {knobs}"
     count, kind = (found.tracklets, "tracklets") if found.tracklets else (num_rows, "images")
     if count < config.min_samples:
         return (
@@ -236,7 +239,7 @@ def advice(found: PseudoLabels, config: PseudoLabelsConfig) -> str | None:
             f"min_camera_entropy={config.min_camera_entropy:g}); use pseudo_labels.single_camera=keep or weigh"
         )
     if count <= config.k1:
-        return f"{count} {kind}, all neighbours of each other with pseudo_labels.k1 = {config.k1}; lower k1"
+        return f"{count} {kind}, all neighbours of each other with {k1} = {config.k1}; lower it"
     if config.method == "dbscan" and config.eps is None and found.eps > 0.8:
         return (  # eps of use lie between 0.3 and 0.7
             f"eps is {found.eps:.3f}: rho = {config.rho:g} asks for {config.rho * count:.0f} near {kind} to each, "

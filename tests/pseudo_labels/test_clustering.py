@@ -94,7 +94,7 @@ def test_fewer_rows_than_k1(rows: int, method: str) -> None:
     found = pseudo_labels(features, config)
     assert found.labels.shape == (rows,)
     assert found.num_outliers == (found.labels < 0).sum()
-    words = "lower k1" if rows >= config.min_samples else f"{rows} images, and a cluster takes"
+    words = "= 30; lower it" if rows >= config.min_samples else f"{rows} images, and a cluster takes"
     assert words in (advice(found, config) or "")
 
 

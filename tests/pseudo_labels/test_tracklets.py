@@ -196,6 +196,18 @@ def test_off_is_as_if_nobody_had_tracked() -> None:
     )
 
 
+def test_tracklets_have_a_neighbourhood_of_their_own() -> None:
+    given = footage(3)
+    own = _labelled(given, k1=25, k2=6, eps=0.5, tracklet_k1=8, tracklet_k2=3, tracklet_eps=0.6)
+    as_all = _labelled(given, k1=8, k2=3, eps=0.6)
+    np.testing.assert_array_equal(own.labels, as_all.labels)
+    assert not np.array_equal(own.labels, _labelled(given, k1=25, k2=6, eps=0.5).labels)
+    without = _labelled(given, k1=25, k2=6, eps=0.5, tracklet_k1=8, tracklet_k2=3, tracklets="off")
+    np.testing.assert_array_equal(without.labels, _labelled(given, k1=25, k2=6, eps=0.5, tracklets="off").labels)
+    with pytest.raises(ValueError, match="k2 = 6 of tracklets is more than their k1 = 5; lower tracklet_k2"):
+        PseudoLabelsConfig(k1=25, k2=6, tracklet_k1=5)
+
+
 def test_tracklets_are_named_in_advice_and_in_errors() -> None:
     given = footage(6)
     found = _labelled(given, k1=70, k2=3, eps=0.5)
