@@ -252,9 +252,6 @@ class PseudoLabelsConfig(Section):
         description="k1 where tracklets are clustered: a person has fewer of them than images. null: k1.",
     )
     tracklet_k2: int | None = Field(None, ge=1, description="k2 where tracklets are clustered. null: k2.")
-    tracklet_eps: float | None = Field(
-        None, gt=0, lt=1, description="eps where tracklets are clustered. null: eps, or what rho gives."
-    )
     single_camera: Literal["keep", "drop", "weigh"] = Field(
         "keep", description="Clusters of low camera entropy: keep, make outliers, or weigh by that entropy."
     )
@@ -278,7 +275,7 @@ class PseudoLabelsConfig(Section):
     @property
     def for_tracklets(self) -> PseudoLabelsConfig:
         """What counts where tracklets are clustered in place of images."""
-        given = {"k1": self.tracklet_k1, "k2": self.tracklet_k2, "eps": self.tracklet_eps}
+        given = {"k1": self.tracklet_k1, "k2": self.tracklet_k2}
         return self.model_copy(update={name: value for name, value in given.items() if value is not None})
 
     @model_validator(mode="after")

@@ -222,7 +222,7 @@ def advice(found: PseudoLabels, config: PseudoLabelsConfig) -> str | None:
     num_rows = len(found.labels)
     outliers = found.num_outliers / max(num_rows, 1)
     largest = np.bincount(found.labels[found.labels >= 0], minlength=1).max() / max(num_rows, 1)
-    radius = f"{of}eps" if config.eps is not None else "rho"
+    radius = "eps" if config.eps is not None else "rho"
     knobs = f"pseudo_labels.{radius}" if config.method == "dbscan" else "pseudo_labels.min_samples"
     k1 = f"pseudo_labels.{of}k1"
     tighter = f"lower {knobs} or {k1}" if config.method == "dbscan" else f"raise {knobs} or lower {k1}"

@@ -198,8 +198,8 @@ def test_off_is_as_if_nobody_had_tracked() -> None:
 
 def test_tracklets_have_a_neighbourhood_of_their_own() -> None:
     given = footage(3)
-    own = _labelled(given, k1=25, k2=6, eps=0.5, tracklet_k1=8, tracklet_k2=3, tracklet_eps=0.6)
-    as_all = _labelled(given, k1=8, k2=3, eps=0.6)
+    own = _labelled(given, k1=25, k2=6, eps=0.5, tracklet_k1=8, tracklet_k2=3)
+    as_all = _labelled(given, k1=8, k2=3, eps=0.5)
     np.testing.assert_array_equal(own.labels, as_all.labels)
     assert not np.array_equal(own.labels, _labelled(given, k1=25, k2=6, eps=0.5).labels)
     without = _labelled(given, k1=25, k2=6, eps=0.5, tracklet_k1=8, tracklet_k2=3, tracklets="off")
