@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from jgcl_ray.estimator_training import cutouts
-from jgcl_ray.estimator_training.cutouts import Cutouts
+from jgcl_ray.estimator_training.cutouts import Cutouts, surface_places
 from jgcl_ray.image_files import read_image
 
 Shape = tuple[int, int]
@@ -47,7 +47,27 @@ def cut(given: Cutouts, rows: np.ndarray, window: np.ndarray, flip: np.ndarray, 
     return _sampled(layers, window, flip, shape)
 
 
+def cut_places(
+    given: Cutouts, rows: np.ndarray, window: np.ndarray, flip: np.ndarray, shape: Shape, moved: Tensor | None = None
+) -> Tensor:
+    """Points of the body of reference that pixels of windows (B, 4) of cut-outs see: (B, H, W, 3), NaN for none.
+
+    Read at the nearest pixel, never mixed. A flipped picture shows the mirrored person: x -> -x. moved: (B, H, W, 2),
+    by how much of a window's half width and height to read beside the true place.
+    """
+    codes = torch.from_numpy(given.surface[rows]).float()
+    found = functional.grid_sample(codes, _grid(codes, window, flip, shape, moved), "nearest", align_corners=False)
+    places = torch.from_numpy(surface_places(found.to(torch.uint8).numpy())).permute(0, 2, 3, 1).contiguous()
+    places[..., 0] *= torch.from_numpy(np.where(flip, -1.0, 1.0)).float()[:, None, None]
+    return places
+
+
 def _sampled(layers: Tensor, window: np.ndarray, flip: np.ndarray, shape: Shape) -> Tensor:
+    grid = _grid(layers, window, flip, shape)
+    return functional.grid_sample(layers, grid, mode="bilinear", align_corners=False)
+
+
+def _grid(layers: Tensor, window: np.ndarray, flip: np.ndarray, shape: Shape, moved: Tensor | None = None) -> Tensor:
     high, wide = layers.shape[2:]
     left, top, right, bottom = window.T
     affine = np.zeros((len(window), 2, 3))
@@ -55,8 +75,11 @@ def _sampled(layers: Tensor, window: np.ndarray, flip: np.ndarray, shape: Shape)
     affine[:, 0, 2] = (left + right) / wide - 1
     affine[:, 1, 1] = (bottom - top) / high
     affine[:, 1, 2] = (top + bottom) / high - 1
-    grid = functional.affine_grid(torch.from_numpy(affine).float(), [len(window), 1, *shape], align_corners=False)
-    return functional.grid_sample(layers, grid, mode="bilinear", align_corners=False)
+    given = torch.from_numpy(affine).float()
+    grid = functional.affine_grid(given, [len(window), 1, *shape], align_corners=False)
+    if moved is None:
+        return grid
+    return grid + moved * torch.stack([given[:, 0, 0], given[:, 1, 1]], dim=1)[:, None, None]
 
 
 def paste(layer: Tensor, below: Tensor, where: np.ndarray) -> Tensor:

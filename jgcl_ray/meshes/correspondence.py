@@ -33,6 +33,7 @@ class SurfaceSettings:
     levels: int = 5  # each of twice the side of the one before
     mirrored: float = 0.15  # weight of a pixel on the other half of the body
     enough: float = 0.3  # summed weight in a voxel that outweighs the coarser ones
+    enough_sharp: float = 0.03  # the same, of the sharp picture
     confidence_decay: float = 0.55  # confidence in a level over that in the one before
     edge: float = 0.3  # weight of a pixel at a silhouette or a fold
     rim: float = 0.03  # of the picture's height: how far inside the silhouette a pixel may yet be backdrop
@@ -54,6 +55,7 @@ class WarpedView:
     """A new view made of a photo's pixels."""
 
     picture: Tensor  # (B, 3, H, W) in [0, 1]
+    sharp: Tensor  # (B, 3, H, W) in [0, 1]: the same, fine voxels outweighing the coarser ones sooner; noisier
     confidence: Tensor  # (B, H, W) in [0, 1]
     cover: Tensor  # (B, H, W) in [0, 1]: how far the person hides the backdrop
 
@@ -88,20 +90,27 @@ class SeenSurface:
         outside = distance.flatten()[drawn]
         fine = self.fine[0].read(self.fine[1], points, photo)
         coarse = self.coarse[0].read(self.coarse[1], points, photo)
-        color = (fine[:, 1:] + settings.enough * coarse[:, :3]) / (fine[:, :1] + settings.enough)
+        color, sharp = (
+            (fine[:, 1:] + enough * coarse[:, :3]) / (fine[:, :1] + enough)
+            for enough in (settings.enough, settings.enough_sharp)
+        )
         sure = (fine[:, 0] + settings.enough * coarse[:, 3]) / (fine[:, 0] + settings.enough)
         cover = torch.ones_like(sure)
         (rim,) = outside.nonzero(as_tuple=True)
         cover[rim], color[rim] = self._outside(points[rim], outside[rim], photo[rim], color[rim], reach, height)
+        sharp[rim] = color[rim]
         backdrop, known = self.backdrop.permute(0, 2, 3, 1).reshape(-1, 3), self.known.flatten()
         behind, before = backdrop.index_select(0, drawn), known[drawn]
-        picture = backdrop.index_copy(0, drawn, behind + cover[:, None] * (color - behind))
+        picture, sharper = (
+            backdrop.index_copy(0, drawn, behind + cover[:, None] * (shown - behind)) for shown in (color, sharp)
+        )
         confidence = known.index_copy(0, drawn, before + cover * (sure - before))
         shape = len(self.known), height, width
         unknown = seen & ~self.any_body[:, None, None]
         covered = cover.new_zeros(known.shape).index_copy(0, drawn, cover)
         return WarpedView(
             picture.view(*shape, 3).permute(0, 3, 1, 2),
+            sharper.view(*shape, 3).permute(0, 3, 1, 2),
             confidence.view(shape).masked_fill(unknown, 0.0),
             covered.view(shape),
         )
@@ -173,21 +182,32 @@ def see_surface(
     )
 
 
+Refine = Callable[[WarpedView, Tensor, Tensor, Tensor], Tensor]
+"""Drafts of V views, places (V, H, W, 3) that they see, photos (B, 3, H, W) and theirs -> views (V, 3, H, W)."""
+
+
 @torch.no_grad()
 def surface_views(
-    photos: np.ndarray, coordinates: Callable[[int], np.ndarray], views: Sequence[int]
+    photos: np.ndarray,
+    coordinates: Callable[[int], np.ndarray],
+    views: Sequence[int],
+    refine: Refine | None = None,
 ) -> dict[int, np.ndarray]:
     """Photos uint8 (B, H, W, 3) by degrees: turned to each of `views`, a view of 0 the photos themselves.
 
-    coordinates(view): float (B, H, W, 3), as of `see_surface`, of all of them turned by so many degrees.
+    coordinates(view): float (B, H, W, 3), as of `see_surface`, of all of them turned by so many degrees. refine: what
+    makes views of drafts (models.textured_generator.refined); None: the drafts are the views.
     """
     pictures = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255
-    surface = see_surface(pictures, torch.from_numpy(coordinates(0)))
+    places = torch.from_numpy(coordinates(0))
+    surface = see_surface(pictures, places)
     turned = {0: photos} if 0 in views else {}
     for view in views:
         if view:
-            drawn = surface.draw(torch.from_numpy(coordinates(view))).picture.permute(0, 2, 3, 1)
-            turned[view] = (drawn * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+            there = torch.from_numpy(coordinates(view))
+            draft = surface.draw(there)
+            drawn = draft.picture if refine is None else refine(draft, there, pictures, places)
+            turned[view] = _levels(drawn).permute(0, 2, 3, 1).numpy()
     return turned
 
 
@@ -224,8 +244,12 @@ def surface_view(
         behind = None if backdrop is None else picture(backdrop)
         seen = see_surface(picture(photo), places(coordinates), behind, settings)
         draft = seen.draw(places(coordinates_novel))
-        pixels = (draft.picture[0].permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8)
+        pixels = _levels(draft.picture[0].permute(1, 2, 0))
     return pixels.numpy(), draft.confidence[0].clamp(0, 1).numpy()
+
+
+def _levels(pictures: Tensor) -> Tensor:
+    return (pictures * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def _pixels(share: float, height: int) -> int:
