@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from jgcl_ray.distributed import all_reduce_gradients, broadcast_module, rank, world_size
 from jgcl_ray.errors import UserError
@@ -24,33 +23,11 @@ from jgcl_ray.image_files import IMAGENET_MEAN, IMAGENET_STD
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.encoder_files import load_encoder
 from jgcl_ray.models.shipped import shipped
+from jgcl_ray.pretraining.loop import Progress, learnt
 from jgcl_ray.pretraining.losses import identity_losses
 from jgcl_ray.pretraining.pictures import Drawing, IdentityBatch, draw_identities
 from jgcl_ray.pretraining.recipe import EncoderRecipe
 from jgcl_ray.training.precision import computes_bf16
-
-CHECKPOINT_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Of a training, after a step."""
-
-    step: int
-    share: float  # of the training
-    seconds: float  # since the first step, pauses not counted
-    images_per_second: float
-    terms: dict[str, float]
-    right: float  # share of the batch whose nearest picture by another camera shows the same person
-
-    def line(self, recipe: EncoderRecipe) -> str:
-        """As a line."""
-        terms = ", ".join(f"{name} {term:.3f}" for name, term in self.terms.items())
-        length = f" of {recipe.steps:,}" if recipe.steps is not None else f", {self.share:.0%}"
-        return (
-            f"step {self.step:,}{length}, {self.images_per_second:.0f} pictures/s, rank-1 of the batch "
-            f"{self.right:.2f}; {terms}"
-        )
 
 
 def train(recipe: EncoderRecipe, checkpoint: Path, device: torch.device, drawers: int = 1) -> Iterator[Progress]:
@@ -68,27 +45,7 @@ def train(recipe: EncoderRecipe, checkpoint: Path, device: torch.device, drawers
     if recipe.init is not None and learner.step == 0:
         learner.point_classifier(given)
     broadcast_module(learner.network)
-    loader = DataLoader(
-        _Batches(given, recipe, learner.step),
-        batch_size=None,
-        num_workers=drawers,
-        prefetch_factor=4,
-        multiprocessing_context="fork",
-    )
-    first, before = learner.step, learner.seconds
-    line = since = time.monotonic()
-    for batch in loader if learner.share < 1 else ():
-        terms, right = learner.learn(batch)
-        now = time.monotonic()
-        learner.seconds = before + now - since
-        if rank() == 0 and (now - line >= CHECKPOINT_SECONDS or learner.share >= 1):
-            learner.save(checkpoint)
-            speed = (learner.step - first) * recipe.people * recipe.images / (now - since)
-            numbers = {name: float(term) for name, term in terms.items()}
-            yield Progress(learner.step, learner.share, learner.seconds, speed, numbers, float(right))
-            line = now
-        if learner.share >= 1:
-            break
+    yield from learnt(learner, _Batches(given, recipe, learner.step), checkpoint, drawers)
 
 
 def trained(checkpoint: Path, recipe: EncoderRecipe) -> tuple[IdentityEncoder, float]:

@@ -19,6 +19,7 @@ from jgcl_ray.models.encoder_files import read_header
 from jgcl_ray.models.origin import packed, unpacked
 from jgcl_ray.pretrain import main
 from jgcl_ray.pretraining import encoder as module
+from jgcl_ray.pretraining import loop
 from jgcl_ray.pretraining.command import write_encoder
 from jgcl_ray.pretraining.encoder import Learner, train, trained
 from jgcl_ray.pretraining.pictures import Drawing, draw_identities
@@ -37,7 +38,7 @@ def rendered(street: Cutouts, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("rendered")
 def test_stopped_and_resumed_is_the_same_as_never_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     assert [progress.step for progress in train(RECIPE, tmp_path / "whole", CPU)] == [1, 2, 3, 4]
     for progress in train(RECIPE, tmp_path / "stopped", CPU):
         if progress.step == 2:
