@@ -1,4 +1,4 @@
-"""Views along the surface against the true ones, nothing learnt: PSNR, SSIM, by angle, beside a copy of the photo.
+"""Views along the surface against the true ones, bare and refined: PSNR, SSIM, by angle, beside a copy of the photo.
 
 Walkers with true views are photographed anew from the plan of a preset and seed; their bodies are the true ones, or
 those that the package's estimator finds on the photos. One JSON object a line: `psnr`, `psnr_body` (dB; pixels of the
@@ -6,7 +6,8 @@ true bare body), `ssim`, `sharpness` (mean absolute difference of horizontal nei
 the true views), `by_angle` (45 stands for 45 and 315 degrees, and so on: psnr, psnr_body, ssim), `confidence` (mean
 inside the body), `standard_error` (of psnr, over photos); with --encoder `view_rank1` (share of views whose nearest
 photo of another camera in --root, the same set rendered, is the same person) and the same for photos and true views.
-Last the time of a view on one core.
+"surface" are the drafts, nothing learnt, "refined" what the package's generator (or --views-from) makes of them. Last
+the time of a view on one core.
 
     python benchmarks/bm_views.py [--preset demo] [--seed 2] [--split train] [--photos 40] [--size 96x48]
 """
@@ -21,7 +22,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,13 @@ from jgcl_ray.generation.similarity import psnr, ssim
 from jgcl_ray.image_files import resize
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.body_parameters import write_body_parameters
-from jgcl_ray.meshes.correspondence import see_surface, surface_view
+from jgcl_ray.meshes.correspondence import WarpedView, see_surface, surface_view
 from jgcl_ray.meshes.drawing import ParameterProjections
 from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 from jgcl_ray.meshes.estimator import BodyEstimator
 from jgcl_ray.meshes.projection_folders import VIEWS
 from jgcl_ray.meshes.shading import see_reference
+from jgcl_ray.models.textured_generator import WEIGHTS, TexturedGenerator, load_views, refined
 from jgcl_ray.progress import tracked
 
 SHOWN = 10  # people on the sheet
@@ -82,16 +84,29 @@ def photograph(plan: Plan, rows: list[int], height: int, width: int) -> People:
     )
 
 
-def draw(people: People, bodies: str) -> tuple[np.ndarray, np.ndarray]:
-    """Views uint8 (M, 7, H, W, 3) and their confidence (M, 7, H, W)."""
-    drafts, confidence = [], []
+def draw(people: People, bodies: str, generator: TexturedGenerator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Drafts and refined views uint8 (M, 7, H, W, 3), and the drafts' confidence (M, 7, H, W)."""
+    drafts, views, confidence = [], [], []
     for photo, seen in zip(people.photos, people.coordinates[bodies], strict=True):
-        with torch.no_grad():
-            surface = see_surface(as_tensor(photo[None]), torch.from_numpy(seen[:1]))
-            views = [surface.draw(torch.from_numpy(novel[None])) for novel in seen[1:]]
-        drafts.append([(255 * view.picture[0].permute(1, 2, 0)).round().to(torch.uint8).numpy() for view in views])
-        confidence.append([view.confidence[0].numpy() for view in views])
-    return np.array(drafts), np.array(confidence)
+        picture, places = as_tensor(photo[None]), torch.from_numpy(seen)
+        draft = drafts_of(picture, places)
+        drafts.append(as_levels(draft.picture))
+        views.append(as_levels(refined(generator, draft, places[1:], picture, places[:1])))
+        confidence.append(draft.confidence.numpy())
+    return np.array(drafts), np.array(views), np.array(confidence)
+
+
+@torch.no_grad()
+def drafts_of(picture: torch.Tensor, places: torch.Tensor) -> WarpedView:
+    """Of one photo (1, 3, H, W): all views at once, by the places that it and they see, (8, H, W, 3)."""
+    surface = see_surface(picture, places[:1])
+    drawn = [surface.draw(novel[None]) for novel in places[1:]]
+    return WarpedView(**{f.name: torch.cat([getattr(view, f.name) for view in drawn]) for f in fields(WarpedView)})
+
+
+def as_levels(pictures: torch.Tensor) -> np.ndarray:
+    """(n, 3, H, W) in [0, 1] -> uint8 (n, H, W, 3)."""
+    return (255 * pictures).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
 def as_tensor(pictures: np.ndarray) -> torch.Tensor:
@@ -146,17 +161,17 @@ def recogniser(given: argparse.Namespace, plan: Plan) -> Callable[[np.ndarray, l
     return rank1
 
 
-def sheet(people: People, views: np.ndarray, file: Path) -> None:
-    """For each person a row of true views over a row of drawn ones."""
+def sheet(people: People, drafts: np.ndarray, views: np.ndarray, file: Path) -> None:
+    """For each person a row of true views over rows of drafts and of refined ones."""
     rows = []
-    for photo, truth, drawn in list(zip(people.photos, people.truth, views, strict=True))[:SHOWN]:
-        rows += [[Tile(Image.fromarray(picture)) for picture in (photo, *row)] for row in (truth, drawn)]
+    for photo, *of_person in list(zip(people.photos, people.truth, drafts, views, strict=True))[:SHOWN]:
+        rows += [[Tile(Image.fromarray(picture)) for picture in (photo, *row)] for row in of_person]
     contact_sheet(rows, ["photo", *(f"{view}°" for view in NOVEL_VIEWS)]).save(file)
 
 
-def time_a_view(people: People) -> dict[str, Any]:
-    """Of photo and coordinates to one view, and of each further view, on one core."""
-    whole, further = [], []
+def time_a_view(people: People, generator: TexturedGenerator) -> dict[str, Any]:
+    """Of photo and coordinates to one draft, of each further one, and of refining one of seven, on one core."""
+    whole, further, refining = [], [], []
     for photo, seen in zip(people.photos, people.coordinates["true"], strict=True):
         begun = time.process_time()
         surface_view(photo, seen[0], seen[1])
@@ -167,10 +182,16 @@ def time_a_view(people: People) -> dict[str, Any]:
             for novel in seen[1:]:
                 surface.draw(torch.from_numpy(novel[None]))
             further.append((time.process_time() - begun) / (len(seen) - 1))
+        picture, places = as_tensor(photo[None]), torch.from_numpy(seen)
+        draft = drafts_of(picture, places)
+        begun = time.process_time()
+        refined(generator, draft, places[1:], picture, places[:1])
+        refining.append((time.process_time() - begun) / (len(seen) - 1))
     return {
         "ms_one_view": round(1e3 * statistics.median(whole), 2),
         "ms_one_view_least": round(1e3 * min(whole), 2),
         "ms_further_view": round(1e3 * statistics.median(further), 2),
+        "ms_refining_a_view": round(1e3 * statistics.median(refining), 2),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
@@ -186,7 +207,9 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, help="a run folder or checkpoint: also view_rank1")
     parser.add_argument("--root", type=Path, help="the same set rendered, for --encoder")
     parser.add_argument("--sheet", type=Path, help="file to draw people to, before _true.png and _estimated.png")
+    parser.add_argument("--views-from", type=Path, default=WEIGHTS, help="weights of the generator (the package's)")
     given = parser.parse_args()
+    generator = load_views(given.views_from)
     if (given.encoder is None) != (given.root is None):
         parser.error("--encoder and --root go together")
     torch.set_num_threads(1)
@@ -214,14 +237,15 @@ def main() -> None:
     if rank1 is not None:
         report("true views", people.truth)
     for bodies in people.coordinates:
-        views, confidence = draw(people, bodies)
+        drafts, views, confidence = draw(people, bodies, generator)
         inside = ~np.isnan(people.coordinates[bodies][:, 1:, ..., 0])
-        report("surface", views, bodies=bodies, confidence=round(float(confidence[inside].mean()), 3))
+        report("surface", drafts, bodies=bodies, confidence=round(float(confidence[inside].mean()), 3))
+        report("refined", views, bodies=bodies)
         if given.sheet:
-            sheet(people, views, given.sheet.with_name(f"{given.sheet.stem}_{bodies}.png"))
+            sheet(people, drafts, views, given.sheet.with_name(f"{given.sheet.stem}_{bodies}.png"))
     timed_height, timed_width = (int(length) for length in given.time_size.split("x"))
     timed = photograph(plan, rows[:12], timed_height, timed_width)
-    print(json.dumps({"name": "time", "size": given.time_size, **time_a_view(timed)}), flush=True)
+    print(json.dumps({"name": "time", "size": given.time_size, **time_a_view(timed, generator)}), flush=True)
 
 
 if __name__ == "__main__":

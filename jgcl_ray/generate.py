@@ -1,6 +1,6 @@
 """Generate: `python -m jgcl_ray.generate --checkpoint PATH --images DIR --out DIR [section.field=value ...]`.
 
-`--surface` in place of `--checkpoint`: without a trained generator.
+`--surface` in place of `--checkpoint`: without a run, by the photos' own pixels and the package's generator.
 """
 
 from __future__ import annotations
@@ -33,8 +33,15 @@ def main(arguments: list[str] | None = None) -> None:
     with exit_on_user_error():
         if given["inception"] and not given["score"]:
             raise UserError("--inception is for --score, which is not wanted")
-        if given.pop("surface") and (given["score"] or given["mix"]):
-            raise UserError("--score and --mix need a trained generator: give --checkpoint instead of --surface")
+        surface = given.pop("surface")
+        if surface and (given["score"] or given["mix"]):
+            raise UserError("--score and --mix need a run's generator: give --checkpoint instead of --surface")
+        if given["drafts"] and given["views_from"]:
+            raise UserError("--drafts are not refined: give either that or --views-from")
+        if not surface and (given["drafts"] or given["views_from"]):
+            raise UserError("--drafts and --views-from are for --surface")
+        if given["views_from"] is None:
+            del given["views_from"]
 
         from jgcl_ray.generation.request import Request, generate_views
 
@@ -58,8 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     by.add_argument(
         "--surface",
         action="store_true",
-        help="nothing trained: the photos' own pixels, moved along the surface of the bodies that the package's "
-        "estimator finds (or meshes.source=walkers, parameters, upright); size by data.height=96 data.width=48",
+        help="the photos' own pixels, moved along the surface of the bodies that the package's estimator finds (or "
+        "meshes.source=walkers, parameters, upright) and refined by the package's generator; size by data.height=96 "
+        "data.width=48",
     )
     by.add_argument(
         "--checkpoint",
@@ -70,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with photos of people")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--drafts", action="store_true", help="with --surface: moved pixels alone, nothing learnt")
+    parser.add_argument(
+        "--views-from",
+        type=Path,
+        metavar="FILE",
+        help="with --surface: weights of `python -m jgcl_ray.pretrain generator` (the package's)",
+    )
     parser.add_argument("--views", type=int, choices=(1, 2, 4, 8), default=8, help="how many, round the person (8)")
     parser.add_argument("--first", type=_count, metavar="N", help="only the first N photos; 0 for none (all)")
     parser.add_argument("--gif", action="store_true", help="turning people as animations, too")

@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     generator.add_argument("--init", metavar="FILE", help="weights to start from, judged from the first step on")
     generator.add_argument("--photos", type=whole(1), help="in a batch (6)")
     generator.add_argument("--views", type=whole(1), help="of each of them in a batch, at most 3 (3)")
+    generator.add_argument("--learning-rate", type=positive, metavar="R", help="the greatest (0.001)")
     generator.add_argument(
         "--adversarial-weight", type=positive, metavar="W", help="of the discriminator: sharper, less exact (0.02)"
     )

@@ -8,13 +8,16 @@ from functools import partial
 from pathlib import Path
 
 from jgcl_ray.atomic import write_json
+from jgcl_ray.encoder import pick_device
 from jgcl_ray.errors import UserError
 from jgcl_ray.generation import pictures
 from jgcl_ray.generation.people import People, open_people
 from jgcl_ray.generation.scores import ViewScores, inception_features, own_features, read_true_views, score_views
 from jgcl_ray.generation.surface_people import check_bodies, surface_config, surface_people
 from jgcl_ray.generation.view_generator import ViewGenerator
+from jgcl_ray.meshes.correspondence import Refine
 from jgcl_ray.meshes.projection_folders import VIEWS
+from jgcl_ray.models.textured_generator import WEIGHTS, check_size, load_views, refined
 from jgcl_ray.ownership import is_view_scores
 from jgcl_ray.places import check_file, check_folder
 from jgcl_ray.progress import tracked
@@ -28,7 +31,9 @@ class Request:
 
     images: Path  # folder of photos
     out: Path  # folder for all that is written
-    checkpoint: Path | None = None  # see ViewGenerator.load; None: photos' own pixels, moved along the surface
+    checkpoint: Path | None = None  # see ViewGenerator.load; None: photos' own pixels, moved along the surface,
+    views_from: Path = WEIGHTS  # and refined by this generator,
+    drafts: bool = False  # or not
     views: int = 8  # how many round the person, a divisor of 8
     first: int | None = None  # of the images only so many; None: all
     gif: bool = False
@@ -50,9 +55,10 @@ def generate_views(request: Request) -> ViewScores | None:
     if request.checkpoint is None:
         people = open_people(request.images, surface_config(request.overrides))
         check_bodies(people)
+        refine = None if request.drafts else _refine(request, people)
         out = _outside(request.out, people)
         out.mkdir(parents=True, exist_ok=True)
-        _write_all(partial(surface_people, people), people, request, views, out)
+        _write_all(partial(surface_people, people, refine=refine), people, request, views, out)
         return None
     generator = ViewGenerator.load(request.checkpoint, request.device, request.overrides)
     people = open_people(request.images, generator.config)
@@ -73,6 +79,11 @@ def generate_views(request: Request) -> ViewScores | None:
     scores = score_views(generator, people, truth, features, name, lambda batches: tracked(batches, "score"))
     write_json(out / "scores.json", scores.to_json())
     return scores
+
+
+def _refine(request: Request, people: People) -> Refine:
+    check_size(people.store.height, people.store.width)
+    return partial(refined, load_views(request.views_from, pick_device(request.device)))
 
 
 def _outside(out: Path, people: People) -> Path:

@@ -1,4 +1,4 @@
-"""People from other sides by their photos' own pixels, moved along the surface of their bodies: nothing trained."""
+"""People from other sides by their photos' own pixels, moved along the surface of their bodies, refined or not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jgcl_ray.config import Config, override
 from jgcl_ray.errors import UserError
 from jgcl_ray.generation.people import People
 from jgcl_ray.generation.pictures import PersonViews
-from jgcl_ray.meshes.correspondence import surface_views
+from jgcl_ray.meshes.correspondence import Refine, surface_views
 
 
 def surface_config(overrides: Sequence[str]) -> Config:
@@ -25,10 +25,12 @@ def check_bodies(people: People) -> None:
         )
 
 
-def surface_people(people: People, rows: Sequence[int], views: Sequence[int]) -> list[PersonViews]:
-    """The people in `rows` from every view; one batch. Their own view (0) is the photo."""
+def surface_people(
+    people: People, rows: Sequence[int], views: Sequence[int], refine: Refine | None = None
+) -> list[PersonViews]:
+    """The people in `rows` from every view; one batch. Their own view (0) is the photo. refine: see surface_views."""
     photos = people.pixels(rows)
-    drawn = surface_views(photos, lambda view: people.coordinates(rows, view), views)
+    drawn = surface_views(photos, lambda view: people.coordinates(rows, view), views, refine)
     return [
         PersonViews(people.pictures[row], photos[i], {view: pictures[i] for view, pictures in drawn.items()})
         for i, row in enumerate(rows)

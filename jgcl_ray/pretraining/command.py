@@ -30,7 +30,7 @@ from jgcl_ray.pretraining.recipe import EncoderRecipe, GeneratorRecipe, Recipe
 LENGTH = ("figures", "minutes", "steps")
 PICTURES = ("height", "width", "seed")
 ENCODER = (*LENGTH, "people", "images", "backbone", "init", *PICTURES)
-GENERATOR = (*LENGTH, "init", "photos", "views", "adversarial_weight", *PICTURES)
+GENERATOR = (*LENGTH, "init", "photos", "views", "learning_rate", "adversarial_weight", *PICTURES)
 MINUTES = 60.0  # where neither --minutes nor --steps is given
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)

@@ -12,6 +12,7 @@ import torch
 from checkpoints import SMALL, write_run
 from golden_weights import write_checkpoints
 from PIL import Image
+from safetensors.torch import save_file
 
 from jgcl_ray.batches import NOVEL_VIEWS
 from jgcl_ray.config import load_config
@@ -24,6 +25,8 @@ from jgcl_ray.generation.similarity import frechet_distance
 from jgcl_ray.generation.view_generator import ViewGenerator
 from jgcl_ray.meshes.projection_folders import VIEWS, view_folder
 from jgcl_ray.models.networks import build_networks
+from jgcl_ray.models.origin import halved
+from jgcl_ray.models.textured_generator import TexturedGenerator
 from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -111,16 +114,43 @@ def test_without_a_generator_photos_move_along_the_surface(walkers: Path, tmp_pa
     assert not (view_folder(tmp_path, "train", 90) / NAMES[2].replace(".jpg", ".png")).exists()
 
 
-def test_the_surface_needs_bodies_and_no_score(
+def test_views_along_the_surface_are_refined_drafts(walkers: Path, tmp_path: Path) -> None:
+    given = ("--surface", "--images", walkers / "query", "--views", 2, "--first", 1)
+    small = ("data.height=80", "data.width=40", "meshes.source=upright")
+    call(*given, "--out", tmp_path / "views", *small)
+    call(*given, "--out", tmp_path / "drafts", "--drafts", *small)
+    torch.manual_seed(0)
+    unlearnt = tmp_path / "unlearnt.safetensors"
+    save_file(halved(TexturedGenerator()), unlearnt)
+    call(*given, "--out", tmp_path / "unlearnt", "--views-from", unlearnt, *small)
+    name = NAMES[0].replace(".jpg", ".png")
+    views, drafts, same = (
+        opened(view_folder(tmp_path / kind, "train", 180) / name) for kind in ("views", "drafts", "unlearnt")
+    )
+    assert np.array_equal(drafts, same)  # what has learnt nothing adds nothing
+    changed = np.abs(views.astype(int) - drafts).mean()
+    assert 0.5 < changed < 60, changed
+
+
+def test_the_surface_needs_bodies_a_fitting_size_and_no_score(
     walkers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = ("meshes.source=folders", f"meshes.root={walkers / 'meshes'}", "data.height=80", "data.width=40")
-    cases = {"do not tell which point": folders, "need a trained generator": ("--score",)}
+    cases = {
+        "do not tell which point": folders,
+        "need a run's generator": ("--score",),
+        "--drafts are not refined": ("--drafts", "--views-from", "mine.safetensors"),
+        "mine.safetensors": ("--views-from", "mine.safetensors", "meshes.source=upright"),
+        "(--drafts) may have any size": ("meshes.source=upright", "data.height=84", "data.width=40"),
+    }
     for message, others in cases.items():
         with pytest.raises(SystemExit) as exit_:
             call("--surface", "--images", walkers / "query", "--out", tmp_path, *others)
         error = capsys.readouterr().err
         assert exit_.value.code == 2 and message in error and "Traceback" not in error, error
+    with pytest.raises(SystemExit):
+        call("--checkpoint", tmp_path, "--images", walkers / "query", "--out", tmp_path, "--drafts")
+    assert "--drafts and --views-from are for --surface" in capsys.readouterr().err
 
 
 def test_files_drawn_here_serve_as_projections_layout(run: Path, walkers: Path, tmp_path: Path) -> None:

@@ -93,6 +93,20 @@ def test_the_command_writes_a_generator(tmp_path: Path, capsys: pytest.CaptureFi
     assert load_views(out).paint.weight.dtype == torch.float32
 
 
+@pytest.mark.usefixtures("rendered")
+def test_it_starts_from_other_weights(tmp_path: Path) -> None:
+    given, out = tmp_path / "given.safetensors", tmp_path / "mine.safetensors"
+    sizes = ["--figures", "4", "--photos", "2", "--views", "1", "--height", "32", "--width", "16", "--threads", "1"]
+    main(["generator", "--out", str(given), "--steps", "3", *sizes])
+    rate = ["--init", str(given), "--learning-rate", "1e-9"]
+    main(["generator", "--out", str(out), "--steps", "1", *sizes, *rate])
+    before, after = load_views(given).state_dict(), load_views(out).state_dict()
+    assert before["paint.weight"].abs().max() > 0
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, atol=1e-3, rtol=0)
+    assert json.loads(read_header(out)["before"]) == read_header(given)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -100,6 +114,7 @@ def test_the_command_writes_a_generator(tmp_path: Path, capsys: pytest.CaptureFi
         (["--steps", "3", "--minutes", "2"], "--steps and --minutes: give one of them"),
         (["--views", "4"], "--views 4: a pose is seen from 4 sides"),
         (["--height", "90"], "images of 90 x 48 do not suit"),
+        (["--init", "none.safetensors"], "none.safetensors: not a readable safetensors file"),
         (["--photos", "3", "--workers", "2"], "--photos 3 does not divide by --workers 2"),
         (["--workers", "2", "--minutes", "1"], "of one mind about --steps only"),
     ],
