@@ -20,10 +20,10 @@ COMMANDS = {
     "tune": ("jgcl_ray.tune", "Sweep over settings, with many runs at a time on a Ray cluster."),
     "pretrain": (
         "jgcl_ray.pretrain",
-        "Make an encoder's weights from rendered people alone, such as the package's own.",
+        "Make the weights that the package ships, or others: encoder, generator of views, estimator of bodies.",
     ),
     "walkers": ("jgcl_ray.data.walkers", "Render the synthetic benchmark."),
-    "estimator": ("jgcl_ray.meshes.estimator", "Estimate the bodies of people on images, or train the estimator."),
+    "estimator": ("jgcl_ray.meshes.estimator", "Estimate the bodies of people on images."),
     "projections": ("jgcl_ray.meshes.projections", "Render the mesh projections of given body parameters."),
     "config": ("jgcl_ray.config", "Print every field of the configuration with its default and a sentence."),
     "doctor": ("jgcl_ray.doctor", "Print versions, GPU, caches, room, and what is missing for what."),

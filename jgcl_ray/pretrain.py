@@ -1,4 +1,4 @@
-"""Pre-train: `python -m jgcl_ray.pretrain encoder|generator --out FILE.safetensors [--minutes M]`."""
+"""Pre-train: `python -m jgcl_ray.pretrain encoder|generator|estimator --out FILE.safetensors`."""
 
 from __future__ import annotations
 
@@ -39,17 +39,27 @@ examples:
       --photos 64 --drawers 12"""
 
 
+ESTIMATOR = """\
+Make an estimator of bodies from rendered walkers alone. Running the same command again goes on where it stopped. The
+file is for meshes.weights. With a GPU: --device cuda --figures 20000 --steps 40000 --batch 512 --drawers 12."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; exits 2 on bad input."""
     given = _parser().parse_args(arguments)
     with exit_on_user_error():
         import torch
 
+        from jgcl_ray.estimator_training.command import train_weights
         from jgcl_ray.pretraining import command
 
         if given.device == "cuda" and not torch.cuda.is_available():
             raise UserError("--device cuda: there is no GPU that torch can use; take --device cpu")
-        train = {"encoder": command.train_encoder, "generator": command.train_generator}
+        train = {
+            "encoder": command.train_encoder,
+            "generator": command.train_generator,
+            "estimator": train_weights,
+        }
         train[given.kind](given)
 
 
@@ -57,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jgcl_ray.pretrain", description="Make the weights that the package ships, or others."
     )
-    commands = parser.add_subparsers(required=True, metavar="encoder|generator", dest="kind")
+    commands = parser.add_subparsers(required=True, metavar="encoder|generator|estimator", dest="kind")
     encoder = _kind(commands, "encoder", "an identity encoder, from rendered people", ENCODER, ENCODER_EXAMPLES)
     encoder.add_argument("--people", type=whole(2), help="in a batch (16)")
     encoder.add_argument("--images", type=whole(2), help="of each of them in a batch (4)")
@@ -72,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     generator.add_argument(
         "--adversarial-weight", type=positive, metavar="W", help="of the discriminator: sharper, less exact (0.02)"
     )
+    about = "the estimator of bodies, from rendered walkers"
+    estimator = commands.add_parser("estimator", help=about, description=ESTIMATOR)
+    estimator.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors to write")
+    estimator.add_argument("--figures", type=whole(1), help="walkers to render, each from four sides (5040)")
+    estimator.add_argument("--steps", type=whole(1), help="steps (6800: half an hour on two cores)")
+    estimator.add_argument("--batch", type=whole(1), help="pictures in a step (64)")
+    estimator.add_argument("--seed", type=whole(0, LARGEST_SEED), help="of walkers, pictures and weights (0)")
+    _where(estimator)
     return parser
 
 
@@ -91,13 +109,18 @@ def _kind(commands: Any, name: str, about: str, description: str, examples: str)
     parser.add_argument("--height", type=whole(16, 4096), help="of the pictures, pixels (96)")
     parser.add_argument("--width", type=whole(16, 4096), help="of the pictures, pixels (48)")
     parser.add_argument("--seed", type=whole(0, LARGEST_SEED), help="of people, pictures and weights (0)")
+    _where(parser)
+    return parser
+
+
+def _where(parser: argparse.ArgumentParser) -> None:
+    """The options of the machine."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--workers", type=whole(1), default=1, help="Ray workers, each on a GPU with --device cuda (1); with --steps"
     )
     parser.add_argument("--drawers", type=whole(1), default=1, help="processes of each worker that draw (1)")
     parser.add_argument("--threads", type=whole(1), help="of the CPU, to learn with (all cores)")
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m jgcl_ray.meshes.estimator train`: from the arguments to the weights file."""
+"""`python -m jgcl_ray.pretrain estimator`: from the arguments to the weights file."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def made_of(recipe: Recipe, given: argparse.Namespace, seconds: float) -> dict[s
     """The weights' origin, kept in their file."""
     arguments = [f"--{name} {getattr(recipe, name)}" for name in ("figures", "steps", "batch", "seed")]
     arguments += [f"--device {given.device}", f"--workers {given.workers}", f"--drawers {given.drawers}"]
-    command = ["python -m jgcl_ray.meshes.estimator train", *arguments, "--out", shlex.quote(given.out.name)]
+    command = ["python -m jgcl_ray.pretrain estimator", *arguments, "--out", shlex.quote(given.out.name)]
     return origin(" ".join(command), recipe, seconds, given.device)
 
 

@@ -30,7 +30,7 @@ from jgcl_ray.pretraining.recipe import GeneratorRecipe
 from jgcl_ray.pretraining.view_pairs import PairDrawing, ViewBatch, draw_views
 from jgcl_ray.training.precision import computes_bf16
 
-# Norms of gradients. The generator's is 0.1; where one of 1 got through, it lost in a hundred steps what it had learnt.
+# Norms of gradients. The generator's is 0.1; where one of 1 got through, it lost in a hundred steps what it knew.
 LARGEST, LARGEST_OF_JUDGE = 0.15, 5.0
 STAGES = 2  # of the frozen ResNet, besides its first convolution, whose maps are compared
 

@@ -12,7 +12,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.command import lines, render
 from jgcl_ray.estimator_training.on_ray import Training, train_on_ray
 from jgcl_ray.estimator_training.train import Learner, Recipe, trained
-from jgcl_ray.meshes.estimator.__main__ import main
+from jgcl_ray.pretrain import main
 
 ESTIMATOR = Training(render, lines, trained)
 SMALL = Recipe(figures=60, steps=3, batch=8, seed=3)
@@ -38,5 +38,5 @@ def test_two_workers_train_one_network_and_go_on(tmp_path: Path, monkeypatch: py
 
 def test_batches_that_do_not_divide_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        main(["train", "--out", str(tmp_path / "weights.safetensors"), "--batch", "8", "--workers", "3"])
+        main(["estimator", "--out", str(tmp_path / "weights.safetensors"), "--batch", "8", "--workers", "3"])
     assert end.value.code == 2 and "--batch 8 does not divide by --workers 3" in capsys.readouterr().err

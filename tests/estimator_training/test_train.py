@@ -15,7 +15,7 @@ from jgcl_ray.estimator_training.cutouts import Cutouts
 from jgcl_ray.estimator_training.pictures import draw_pictures
 from jgcl_ray.estimator_training.train import Learner, Recipe, train, trained
 from jgcl_ray.meshes.estimator import load_estimator, weights_metadata
-from jgcl_ray.meshes.estimator.__main__ import main
+from jgcl_ray.pretrain import main
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(figures=4, steps=6, batch=8, seed=3)
@@ -73,7 +73,7 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("one_thread", "rendered")
 def test_the_command_writes_weights_that_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "mine.safetensors"
-    main(["train", "--out", str(out), "--figures", "4", "--steps", "2", "--batch", "8", "--threads", "1"])
+    main(["estimator", "--out", str(out), "--figures", "4", "--steps", "2", "--batch", "8", "--threads", "1"])
     assert "step 2 of 2" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["mine.safetensors"]
     made = weights_metadata(out)
@@ -85,5 +85,5 @@ def test_the_command_writes_weights_that_load(tmp_path: Path, capsys: pytest.Cap
         assert torch.equal(tensor, again.state_dict()[name])
     for wrong in ("weights.pt", "no/folder.safetensors"):
         with pytest.raises(SystemExit) as end:
-            main(["train", "--out", str(tmp_path / wrong)])
+            main(["estimator", "--out", str(tmp_path / wrong)])
         assert end.value.code == 2

@@ -147,7 +147,7 @@ def weights_digest(weights: Path = WEIGHTS) -> str:
 
 def _existing(weights: Path) -> Path:
     if not weights.is_file():
-        raise UserError(f"no weights {weights}: train some with python -m jgcl_ray.meshes.estimator train --out FILE")
+        raise UserError(f"no weights {weights}: train some with python -m jgcl_ray.pretrain estimator --out FILE")
     return weights
 
 

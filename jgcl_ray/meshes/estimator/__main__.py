@@ -1,4 +1,4 @@
-"""`python -m jgcl_ray.meshes.estimator estimate | train`: the bodies on images; other weights of the network."""
+"""`python -m jgcl_ray.meshes.estimator estimate`: the bodies on images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from jgcl_ray.arguments import LARGEST_SEED, whole
 from jgcl_ray.contact_sheet import check_sheet
 from jgcl_ray.data.datasets.image_tree import image_tree
 from jgcl_ray.errors import UserError, exit_on_user_error
@@ -52,12 +51,6 @@ def _estimate(given: argparse.Namespace) -> None:
         print(f"sheet: {given.sheet}")
 
 
-def _train(given: argparse.Namespace) -> None:
-    from jgcl_ray.estimator_training.command import train_weights
-
-    train_weights(given)
-
-
 def _tracked(batches: Iterable[range]) -> Iterable[range]:
     return tracked(batches, "bodies")
 
@@ -67,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m jgcl_ray.meshes.estimator",
         description="The bodies of the people on images, for mesh projections (meshes.source=parameters).",
     )
-    commands = parser.add_subparsers(required=True, metavar="estimate | train")
+    commands = parser.add_subparsers(required=True, metavar="estimate")
     estimate = commands.add_parser("estimate", help="write the body parameters of all images below a folder")
     estimate.set_defaults(run=_estimate)
     estimate.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with crops of people")
@@ -77,24 +70,6 @@ def _parser() -> argparse.ArgumentParser:
     estimate.add_argument("--smpl", type=Path, metavar="FILE", help="SMPL file, to draw the sheet of a --checkpoint")
     estimate.add_argument("--sheet", type=Path, metavar="PNG", help="picture of 60 images with their projections")
     estimate.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    train = commands.add_parser(
-        "train",
-        help="make weights",
-        description="Make weights from rendered walkers. Running it again goes on where it stopped. With a GPU: "
-        "--device cuda --figures 20000 --steps 40000 --batch 512.",
-    )
-    train.set_defaults(run=_train)
-    train.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors to write")
-    train.add_argument("--figures", type=whole(1), help="walkers to render, each from four sides (5040)")
-    train.add_argument("--steps", type=whole(1), help="steps (6800: half an hour on two cores)")
-    train.add_argument("--batch", type=whole(1), help="pictures in a step (64)")
-    train.add_argument("--seed", type=whole(0, LARGEST_SEED), help="of walkers, pictures and weights (0)")
-    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    train.add_argument(
-        "--workers", type=whole(1), default=1, help="Ray workers, each on a GPU with --device cuda (1)"
-    )
-    train.add_argument("--drawers", type=whole(1), default=1, help="processes of each worker that draw pictures (1)")
-    train.add_argument("--threads", type=whole(1), help="of the CPU, to learn with (all cores)")
     return parser
 
 
