@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     generator.add_argument("--views", type=whole(1), help="of each of them in a batch, at most 3 (3)")
     generator.add_argument("--learning-rate", type=positive, metavar="R", help="the greatest (0.001)")
     generator.add_argument(
-        "--adversarial-weight", type=positive, metavar="W", help="of the discriminator: sharper, less exact (0.02)"
+        "--adversarial-weight", type=positive, metavar="W", help="of the discriminator: sharper, less exact (0.005)"
     )
     about = "the estimator of bodies, from rendered walkers"
     estimator = commands.add_parser("estimator", help=about, description=ESTIMATOR)

@@ -30,7 +30,7 @@ from jgcl_ray.pretraining.recipe import GeneratorRecipe
 from jgcl_ray.pretraining.view_pairs import PairDrawing, ViewBatch, draw_views
 from jgcl_ray.training.precision import computes_bf16
 
-# Norms of gradients. The generator's is 0.1; where one of 1 got through, it lost in a hundred steps what it knew.
+# Norms of gradients. The generator's is 0.1; where 1 got through, it lost in a hundred steps what it had learnt.
 LARGEST, LARGEST_OF_JUDGE = 0.15, 5.0
 STAGES = 2  # of the frozen ResNet, besides its first convolution, whose maps are compared
 
@@ -113,10 +113,9 @@ class GeneratorLearner:
             terms |= self._judge(views.detach(), batch.truth)
         self.step += 1
         self._average()
-        error = [
-            (picture.detach() - batch.truth).square().mean((1, 2, 3)) for picture in (batch.draft.picture, views)
-        ]
-        gain = 10 * (error[0] / error[1].clamp(min=1e-9)).log10().mean()
+        pictures = (batch.draft.picture, views.detach())
+        before, after = ((picture - batch.truth).square().mean((1, 2, 3)) for picture in pictures)
+        gain = 10 * (before / after.clamp(min=1e-9)).log10().mean()
         return {name: term.detach() for name, term in terms.items()}, gain
 
     def _terms(self, views: Tensor, batch: ViewBatch) -> dict[str, Tensor]:
@@ -130,7 +129,8 @@ class GeneratorLearner:
     def _judge(self, views: Tensor, truth: Tensor) -> dict[str, Tensor]:
         """One step of the judge."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=computes_bf16(self.device)):
-            false, true = (_chunks(self.judge(_centred(torch.cat([views, truth]))), half) for half in (0, 1))
+            maps = self.judge(_centred(torch.cat([views, truth])))
+            false, true = _chunks(maps, 0), _chunks(maps, 1)
             terms = {"judge": fake_loss(false) + real_loss(true)}
         if self.step % self.recipe.penalty_every == 0:
             gradients = self.judge.with_input_gradient(_centred(truth)).gradients

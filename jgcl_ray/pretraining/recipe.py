@@ -85,7 +85,7 @@ class GeneratorRecipe(Recipe):
     feature_weight: float = 0.1  # of the difference between maps of a frozen encoder
     features: str = "rendered"  # that encoder, a ResNet
     adversarial_from: float = 0.35  # share of the training after which views are judged
-    adversarial_weight: float = 0.02
+    adversarial_weight: float = 0.005
     judge_width: int = 24  # channels of the discriminator's first layers
     judge_scales: int = 2
     judge_rate: float = 4e-4
