@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from jgcl_ray.batches import NOVEL_VIEWS
+from jgcl_ray.batches import NOVEL_VIEWS, WarpedView
 from jgcl_ray.contact_sheet import Tile, contact_sheet
 from jgcl_ray.data.walkers.plan import Plan
 from jgcl_ray.data.walkers.rendering import PRESETS, take_photo
@@ -39,7 +39,7 @@ from jgcl_ray.generation.similarity import psnr, ssim
 from jgcl_ray.image_files import resize
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.body_parameters import write_body_parameters
-from jgcl_ray.meshes.correspondence import WarpedView, see_surface, surface_view
+from jgcl_ray.meshes.correspondence import see_surface, surface_view
 from jgcl_ray.meshes.drawing import ParameterProjections
 from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 from jgcl_ray.meshes.estimator import BodyEstimator

@@ -42,6 +42,16 @@ class PairedBatch:
     index: torch.Tensor  # (B,) int64, row of the data set and of the memory bank
 
 
+@dataclass(frozen=True, eq=False)
+class WarpedView:
+    """New views made of photos' pixels (meshes.correspondence)."""
+
+    picture: torch.Tensor  # (B, 3, H, W) in [0, 1]
+    sharp: torch.Tensor  # (B, 3, H, W) in [0, 1]: the same, fine voxels outweighing the coarser ones sooner; noisier
+    confidence: torch.Tensor  # (B, H, W) in [0, 1]
+    cover: torch.Tensor  # (B, H, W) in [0, 1]: how far the person hides the backdrop
+
+
 @dataclass(frozen=True)
 class PseudoLabels:
     """One labelling of all training images."""

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jgcl_ray.batches import WarpedView
 from jgcl_ray.meshes.silhouettes import nearest_inside, without
 from jgcl_ray.meshes.voxels import Box, joined
 
@@ -48,16 +49,6 @@ class SurfaceSettings:
 
 
 VOXEL_PIXELS = 1.2
-
-
-@dataclass(frozen=True, eq=False)
-class WarpedView:
-    """A new view made of a photo's pixels."""
-
-    picture: Tensor  # (B, 3, H, W) in [0, 1]
-    sharp: Tensor  # (B, 3, H, W) in [0, 1]: the same, fine voxels outweighing the coarser ones sooner; noisier
-    confidence: Tensor  # (B, H, W) in [0, 1]
-    cover: Tensor  # (B, H, W) in [0, 1]: how far the person hides the backdrop
 
 
 @dataclass(frozen=True, eq=False)

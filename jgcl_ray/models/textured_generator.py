@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jgcl_ray.batches import WarpedView
 from jgcl_ray.errors import UserError
 from jgcl_ray.floats import at_least_float32
-from jgcl_ray.meshes.correspondence import WarpedView
 from jgcl_ray.models.blocks import Layers, leaky_relu
 from jgcl_ray.models.encoder_files import read_tensors
 from jgcl_ray.models.weights import load_state

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from jgcl_ray.batches import WarpedView
 from jgcl_ray.estimator_training.cutouts import Cutouts
 from jgcl_ray.estimator_training.pasting import (
     Shape,
@@ -28,7 +29,7 @@ from jgcl_ray.estimator_training.pasting import (
     tints,
     windows,
 )
-from jgcl_ray.meshes.correspondence import WarpedView, see_surface
+from jgcl_ray.meshes.correspondence import see_surface
 
 ACCOMPANIED = 0.2  # share of photos with somebody else behind
 SPOILT = 0.5  # share of photos whose bodies are off, as estimated ones are

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from jgcl_ray.batches import WarpedView
 from jgcl_ray.errors import UserError
-from jgcl_ray.meshes.correspondence import WarpedView
 from jgcl_ray.models.origin import halved
 from jgcl_ray.models.textured_generator import TexturedGenerator, check_size, load_views, refined
 
