@@ -50,11 +50,14 @@ def _commands(page: Path) -> Iterator[tuple[str, list[str]]]:
                 yield called[1] or called[2], shlex.split(called[3])
 
 
+PARTS = {"estimator": ["estimate"], "pretrain": ["encoder", "generator", "estimator"]}  # of commands that have some
+
+
 @cache
 def _help(module: str) -> str:
     """What `--help` of a command says, and of its subcommands."""
     name = next(name for name, (target, _) in COMMANDS.items() if target == module)
-    parts = [[], *([part] for part in {"estimator": ["estimate", "train"], "pretrain": ["encoder"]}.get(name, []))]
+    parts = [[], *([part] for part in PARTS.get(name, []))]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
         for part in parts:
             patch.setattr(sys, "argv", [name, *part, "--help"])
