@@ -16,7 +16,7 @@ from checkpoints import write_run
 from PIL import Image
 from safetensors.torch import save_file
 
-from jgcl_ray import evaluate, export, generate, search
+from jgcl_ray import evaluate, export, generate, pretrain, search
 from jgcl_ray.atomic import write_json
 from jgcl_ray.config import load_config
 from jgcl_ray.contact_sheet import check_sheet
@@ -217,8 +217,8 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str, str]] = {  # argumen
     "generate's scores": (generate.main, "--checkpoint run --images . --out out --score", "out/scores.json"),
     "estimate": (estimator.main, "estimate --images . --out x.npz", "x.npz"),
     "estimate's sheet": (estimator.main, "estimate --images . --out x.npz --sheet x.png", "x.png"),
-    "estimator": (estimator.main, "train --out x.safetensors", "x.safetensors"),
-    "estimator's checkpoint": (estimator.main, "train --out x.safetensors", "x.safetensors.training"),
+    "estimator": (pretrain.main, "estimator --out x.safetensors", "x.safetensors"),
+    "estimator's checkpoint": (pretrain.main, "estimator --out x.safetensors", "x.safetensors.training"),
     "scores": (_through_argv(evaluate.main), "--checkpoint run --data walkers --json x.json", "x.json"),
     "report": (_through_argv(evaluate.main), "--checkpoint run --data walkers --report out", "out/index.html"),
     "footage": (footage.main, "--camera a --frames frames --tracks t.txt --out out", "out/tracks.csv"),

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from jgcl_ray import evaluate, export, generate, search, train, tune
+from jgcl_ray import evaluate, export, generate, pretrain, search, train, tune
 from jgcl_ray.atomic import replacing, room_for
 from jgcl_ray.data.walkers import __main__ as walkers
 from jgcl_ray.data.walkers import rendering
@@ -130,7 +130,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "generate": (generate.main, "--checkpoint run --images . --out {}"),
     "estimate": (estimator.main, "estimate --images . --out {}/x.npz"),
     "estimate's sheet": (estimator.main, "estimate --images . --out x.npz --sheet {}/x.png"),
-    "estimator": (estimator.main, "train --out {}/x.safetensors"),
+    "estimator": (pretrain.main, "estimator --out {}/x.safetensors"),
     "scores": (_through_argv(evaluate.main), "--checkpoint run --data walkers --json {}/x.json"),
     "report": (_through_argv(evaluate.main), "--checkpoint run --data walkers --report {}"),
     "no checkpoint": (_through_argv(evaluate.main), "--checkpoint nowhere --data walkers"),
