@@ -43,7 +43,7 @@ def mean_interval(values: np.ndarray, people: np.ndarray, resamples: int = RESAM
     """Mean of the queries' values, such as average precisions, and its 95 % interval over people.
 
     values: (Q,) float, NaN where a query has none; or (S, Q) of several runs over the same queries, averaged per
-    query first: the interval then covers the people alone, not of how runs differ. people: (Q,) int, who is on each
+    query first: the interval then covers the people alone, not how runs differ. people: (Q,) int, who is on each
     query. ValueError where no query has a value, or one has it in some of the runs only.
     """
     of_query = _over_runs(values)

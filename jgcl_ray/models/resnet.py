@@ -139,18 +139,31 @@ class ResNet(nn.Module):
         initialise_convolutions(self)
 
     def forward(self, image: torch.Tensor, domain: Domain) -> torch.Tensor:
-        return self.first_maps(image, 4, domain)[-1]
+        x = self._pooled(self._begun(image, domain))
+        for blocks in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in blocks:
+                x = block(x, domain)
+        return x
 
     def first_maps(self, image: torch.Tensor, stages: int, domain: Domain = "real") -> list[torch.Tensor]:
-        """Maps after the first convolution, (B, 64, H/2, W/2), and after each of the first `stages` stages."""
-        x = F.relu(self.bn1(self.conv1(image), domain), inplace=True)
-        maps = [x]
-        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        """Maps after the first convolution, (B, 64, H/2, W/2), and after each of the first `stages` stages.
+
+        They are all held at once, which `forward` does not do.
+        """
+        maps = [self._begun(image, domain)]
+        x = self._pooled(maps[0])
         for blocks in (self.layer1, self.layer2, self.layer3, self.layer4)[:stages]:
             for block in blocks:
                 x = block(x, domain)
             maps.append(x)
         return maps
+
+    def _begun(self, image: torch.Tensor, domain: Domain) -> torch.Tensor:
+        return F.relu(self.bn1(self.conv1(image), domain), inplace=True)
+
+    @staticmethod
+    def _pooled(x: torch.Tensor) -> torch.Tensor:
+        return F.max_pool2d(x, 3, stride=2, padding=1)
 
 
 BACKBONES = {

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import IterableDataset, get_worker_info
 
-from jgcl_ray.distributed import all_reduce_gradients, broadcast_module, rank, world_size
+from jgcl_ray.distributed import all_reduce_gradients, broadcast_module, world_size
 from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.cutouts import STREET, Cutouts, ensure_cutouts
-from jgcl_ray.estimator_training.training_file import training_of, write_training
 from jgcl_ray.image_files import IMAGENET_MEAN, IMAGENET_STD
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.encoder_files import load_encoder
 from jgcl_ray.models.shipped import shipped
-from jgcl_ray.pretraining.loop import Progress, learnt
+from jgcl_ray.pretraining import loop
+from jgcl_ray.pretraining.loop import Batches, Progress, learnt
 from jgcl_ray.pretraining.losses import identity_losses
 from jgcl_ray.pretraining.pictures import Drawing, IdentityBatch, draw_identities
 from jgcl_ray.pretraining.recipe import EncoderRecipe
@@ -45,7 +42,7 @@ def train(recipe: EncoderRecipe, checkpoint: Path, device: torch.device, drawers
     if recipe.init is not None and learner.step == 0:
         learner.point_classifier(given)
     broadcast_module(learner.network)
-    yield from learnt(learner, _Batches(given, recipe, learner.step), checkpoint, drawers)
+    yield from learnt(learner, _batches(given, recipe, learner.step), checkpoint, drawers)
 
 
 def trained(checkpoint: Path, recipe: EncoderRecipe) -> tuple[IdentityEncoder, float]:
@@ -64,12 +61,15 @@ class _Network(nn.Module):
         self.classifier = nn.Parameter(0.01 * torch.randn(recipe.identities, self.encoder.embedding_width))
 
 
-class Learner:
+class Learner(loop.Learner):
     """The network and its optimiser."""
 
+    recipe: EncoderRecipe
+
     def __init__(self, recipe: EncoderRecipe, device: torch.device) -> None:
+        super().__init__(device)
         torch.manual_seed(recipe.seed)
-        self.recipe, self.device, self.step, self.seconds = recipe, device, 0, 0.0
+        self.recipe = recipe
         network = _Network(recipe)
         if recipe.init is not None:
             load_encoder(network.encoder, recipe.architecture, shipped(recipe.init), f"--init {recipe.init}")
@@ -79,9 +79,9 @@ class Learner:
         )
 
     @property
-    def share(self) -> float:
-        """Of the training that is done."""
-        return self.recipe.share(self.step, self.seconds)
+    def parts(self) -> Mapping[str, nn.Module | torch.optim.Optimizer]:
+        """What learns."""
+        return {"network": self.network, "optimiser": self._optimiser}
 
     @cached_property
     def _normal(self) -> tuple[Tensor, Tensor]:
@@ -133,40 +133,14 @@ class Learner:
             length = self.network.classifier[identities].norm(dim=1, keepdim=True)
             self.network.classifier[identities] = length * nn.functional.normalize(found.mean(0), dim=1)
 
-    def save(self, path: Path) -> None:
-        """Write the state of the training."""
-        write_training(path, self._state())
 
-    def load(self, path: Path) -> None:
-        """Go on from there; UserError for a file of another recipe, or a damaged one."""
-        with training_of(path, self.device, self._state()) as state:
-            self.network.load_state_dict(state["network"])
-            self._optimiser.load_state_dict(state["optimiser"])
-            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+def _batches(given: Cutouts, recipe: EncoderRecipe, start: int) -> Batches:
+    drawing = Drawing(STREET.cutouts, recipe.people // world_size(), recipe.images, (recipe.height, recipe.width))
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "recipe": dict(vars(self.recipe)),
-            "network": self.network.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-        }
+    def draw(step: int, number: int) -> IdentityBatch:
+        return draw_identities(given, drawing, recipe.seed, number, recipe.hardness(step))
 
-
-class _Batches(IterableDataset[IdentityBatch]):
-    def __init__(self, given: Cutouts, recipe: EncoderRecipe, start: int) -> None:
-        self._given, self._recipe, self._start = given, recipe, start
-        self._rank, self._workers = rank(), world_size()  # of the process that learns
-        shape = (recipe.height, recipe.width)
-        self._drawing = Drawing(STREET.cutouts, recipe.people // self._workers, recipe.images, shape)
-
-    def __iter__(self) -> Iterator[IdentityBatch]:
-        drawer, recipe = get_worker_info(), self._recipe
-        mine, drawers = (0, 1) if drawer is None else (drawer.id, drawer.num_workers)
-        for step in itertools.count(self._start + mine, drawers):  # the loader takes turns
-            number = step * self._workers + self._rank
-            yield draw_identities(self._given, self._drawing, recipe.seed, number, recipe.hardness(step))
+    return Batches(draw, start)
 
 
 def _right(embeddings: Tensor, batch: IdentityBatch) -> Tensor:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import IterableDataset, get_worker_info
 
 from jgcl_ray.config import DiscriminatorConfig
-from jgcl_ray.distributed import all_reduce_gradients, broadcast_module, rank, world_size
+from jgcl_ray.distributed import all_reduce_gradients, broadcast_module, world_size
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.cutouts import STREET, Cutouts, ensure_cutouts
-from jgcl_ray.estimator_training.training_file import training_of, write_training
 from jgcl_ray.image_files import IMAGENET_MEAN, IMAGENET_STD
 from jgcl_ray.losses.adversarial import fake_loss, generator_loss, gradient_penalty, real_loss
 from jgcl_ray.models.discriminator import Discriminator
 from jgcl_ray.models.resnet import ResNet
 from jgcl_ray.models.textured_generator import TexturedGenerator, load_views
-from jgcl_ray.pretraining.loop import Progress, learnt
+from jgcl_ray.pretraining.loop import Batches, Learner, Progress, learnt
 from jgcl_ray.pretraining.recipe import GeneratorRecipe
 from jgcl_ray.pretraining.view_pairs import PairDrawing, ViewBatch, draw_views
 from jgcl_ray.training.precision import computes_bf16
@@ -49,7 +46,7 @@ def train(recipe: GeneratorRecipe, checkpoint: Path, device: torch.device, drawe
     given = ensure_cutouts(recipe.figures, recipe.seed, 0 if world_size() > 1 else None, STREET)
     for network in (learner.network, learner.average, learner.judge):
         broadcast_module(network)
-    yield from learnt(learner, _Batches(given, recipe, learner.step), checkpoint, drawers)
+    yield from learnt(learner, _batches(given, recipe, learner.step), checkpoint, drawers)
 
 
 def trained(checkpoint: Path, recipe: GeneratorRecipe) -> tuple[TexturedGenerator, float]:
@@ -59,12 +56,15 @@ def trained(checkpoint: Path, recipe: GeneratorRecipe) -> tuple[TexturedGenerato
     return learner.average, learner.seconds
 
 
-class GeneratorLearner:
+class GeneratorLearner(Learner):
     """The generator, the running average of its weights, the judge, and their optimisers."""
 
+    recipe: GeneratorRecipe
+
     def __init__(self, recipe: GeneratorRecipe, device: torch.device) -> None:
+        super().__init__(device)
         torch.manual_seed(recipe.seed)
-        self.recipe, self.device, self.step, self.seconds = recipe, device, 0, 0.0
+        self.recipe = recipe
         network = TexturedGenerator() if recipe.init is None else load_views(Path(recipe.init))
         self.network = _on(network.requires_grad_(True), device)
         self.average = copy.deepcopy(self.network).eval()
@@ -74,15 +74,18 @@ class GeneratorLearner:
         self._judges = torch.optim.Adam(self.judge.parameters(), lr=recipe.judge_rate, betas=betas)
 
     @property
-    def share(self) -> float:
-        """Of the training that is done."""
-        return self.recipe.share(self.step, self.seconds)
+    def parts(self) -> Mapping[str, nn.Module | torch.optim.Optimizer]:
+        """What learns."""
+        networks = {"network": self.network, "average": self.average, "judge": self.judge}
+        return {**networks, "optimiser": self._optimiser, "judges": self._judges}
 
     @cached_property
     def _features(self) -> FrozenMaps:
         backbone = Encoder.load(self.recipe.features, self.device).module.backbone
         if not isinstance(backbone, ResNet):
-            raise UserError(f"--features {self.recipe.features}: its maps are read of a ResNet; give one")
+            raise UserError(
+                f"{self.recipe.features}: maps are compared of a ResNet only; this encoder is another network"
+            )
         return FrozenMaps(_on(backbone, self.device))
 
     def learn(self, batch: ViewBatch) -> tuple[dict[str, Tensor], Tensor]:
@@ -149,31 +152,6 @@ class GeneratorLearner:
         for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
             mean.lerp_(value, 1 - decay)
 
-    def save(self, path: Path) -> None:
-        """Write the state of the training."""
-        write_training(path, self._state())
-
-    def load(self, path: Path) -> None:
-        """Go on from there; UserError for a file of another recipe, or a damaged one."""
-        with training_of(path, self.device, self._state()) as state:
-            for name in ("network", "average", "judge"):
-                getattr(self, name).load_state_dict(state[name])
-            self._optimiser.load_state_dict(state["optimiser"])
-            self._judges.load_state_dict(state["judges"])
-            self.step, self.seconds = int(state["step"]), float(state["seconds"])
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "recipe": dict(vars(self.recipe)),
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "judge": self.judge.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "judges": self._judges.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-        }
-
 
 class FrozenMaps:
     """Maps of the first stages of a ResNet that learns no more."""
@@ -191,18 +169,10 @@ class FrozenMaps:
         return self._backbone.first_maps(normal, STAGES)
 
 
-class _Batches(IterableDataset[ViewBatch]):
-    def __init__(self, given: Cutouts, recipe: GeneratorRecipe, start: int) -> None:
-        self._given, self._seed, self._start = given, recipe.seed, start
-        self._rank, self._workers = rank(), world_size()  # of the process that learns
-        photos, shape = recipe.photos // self._workers, (recipe.height, recipe.width)
-        self._drawing = PairDrawing(STREET.sides, photos, recipe.views, shape)
-
-    def __iter__(self) -> Iterator[ViewBatch]:
-        drawer = get_worker_info()
-        mine, drawers = (0, 1) if drawer is None else (drawer.id, drawer.num_workers)
-        for step in itertools.count(self._start + mine, drawers):  # the loader takes turns
-            yield draw_views(self._given, self._drawing, self._seed, step * self._workers + self._rank)
+def _batches(given: Cutouts, recipe: GeneratorRecipe, start: int) -> Batches:
+    photos, shape = recipe.photos // world_size(), (recipe.height, recipe.width)
+    drawing = PairDrawing(STREET.sides, photos, recipe.views, shape)
+    return Batches(lambda step, number: draw_views(given, drawing, recipe.seed, number), start)
 
 
 def _judge(recipe: GeneratorRecipe) -> Discriminator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from jgcl_ray.estimator_training.cutouts import FIGURES
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(ABC):
     """Everything but the minutes' worth of the machine, where the length is given in minutes."""
 
     SCORE: ClassVar[str]  # what is told of a batch
@@ -27,9 +28,9 @@ class Recipe:
         return -(-self.figures // FIGURES) * FIGURES
 
     @property
+    @abstractmethod
     def pictures(self) -> int:
         """That a step learns from."""
-        raise NotImplementedError
 
     def share(self, step: int, seconds: float) -> float:
         """Of the training that is done after so many steps and seconds, in [0, 1]."""
