@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 
 LARGEST_SEED = 2**32 - 1
+LARGEST_SIDE = 4096  # of images, pixels
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-import sys
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -55,6 +55,7 @@ from jgcl_ray.learning_sections import (
     ViewCamera,
     WarmupConfig,
 )
+from jgcl_ray.places import at_home
 from jgcl_ray.strict_yaml import parse_yaml, plain_or_quoted, read_yaml
 
 __all__ = [
@@ -176,7 +177,7 @@ def configs_folder() -> Path:
 
 def find_config(source: str | Path) -> Path:
     """Path of a YAML file given by path, or by name (`walkers`, `configs/walkers.yaml`) among the shipped ones."""
-    given = Path(source).expanduser()
+    given = at_home(Path(source))
     if given.is_file():
         return given
     shipped = configs_folder() / f"{given.name.removesuffix('.yaml')}.yaml"
@@ -286,10 +287,19 @@ def _one_line(error: Any) -> str:
         known = list(section.model_fields)
         close = difflib.get_close_matches(path[-1], known, n=1)
         meant = f"did you mean {'.'.join([*path[:-1], close[0]])}? " if close else ""
-        return f"{key}={error['input']!r}: no such field; {meant}known: {', '.join(known)}"
+        return f"{key}={_shown(error['input'])}: no such field; {meant}known: {', '.join(known)}"
     if isinstance(error["input"], dict):  # fields that do not go together: the message names them
         return f"{key}: {error['msg'].removeprefix('Value error, ')}"
-    return f"{key}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    reason = error["msg"].partition(" for <class")[0]
+    return f"{key}={_shown(error['input'])}: {reason[0].lower()}{reason[1:]}"
+
+
+def _shown(value: Any) -> str:
+    """As Python writes it, in a line's length at most."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxlist, brief.maxdict = 2, 4, 4
+    brief.maxstring = brief.maxother = brief.maxlong = 80
+    return brief.repr(value)
 
 
 def describe() -> str:
@@ -310,4 +320,4 @@ def describe() -> str:
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        sys.stdout.write(describe())
+        print(describe(), end="")

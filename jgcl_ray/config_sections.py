@@ -6,14 +6,28 @@ Every field is typed, with a default, its limits and a sentence.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from jgcl_ray.arguments import LARGEST_SIDE
 from jgcl_ray.choices import DATA_SETS, RENDERERS, one_of
+from jgcl_ray.errors import UserError
+from jgcl_ray.places import absolute
+
+
+def _absolute(path: Path) -> Path:
+    if "\0" in str(path):
+        raise PydanticCustomError("path", "A path has no character of number 0")
+    try:
+        return absolute(path)
+    except UserError as error:
+        raise PydanticCustomError("path", "{reason}", {"reason": str(error)}) from None
+
 
 # Ray workers run in another folder, often on another machine: a path is made absolute where it is typed.
-AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 # The stages of METHOD "Stages".
 StageName = Literal["warmup", "generation", "joint"]
 STAGES: tuple[StageName, ...] = ("warmup", "generation", "joint")
@@ -21,10 +35,36 @@ STAGES: tuple[StageName, ...] = ("warmup", "generation", "joint")
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation is a union of, or the one that it is."""
+    parts = get_args(annotation)
+    return {annotation} | set(parts).union(*(_kinds(part) for part in parts))
+
+
 class Section(BaseModel):
     """A frozen group of fields; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_its_kind(cls, value: Any, field: ValidationInfo) -> Any:
+        """What Python takes for a number or a path, and people do not."""
+        kinds = _kinds(cls.model_fields[str(field.field_name)].annotation)
+        if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
+            raise PydanticCustomError("number", "Input should be a number, not true or false")
+        if value == "" and Path in kinds:
+            raise PydanticCustomError("path", "Input should be a path; . is the folder that the command is given in")
+        if isinstance(value, int | float) and not isinstance(value, bool) and Path in kinds:
+            return str(value)
+        return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _of_a_size(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) > 2**32:
+            raise PydanticCustomError("number", "Input should be at most 4,294,967,296")
+        return value
 
 
 class RunConfig(Section):
@@ -158,8 +198,8 @@ class DataConfig(Section):
         ge=1,
         description="At most so many images of each tracklet, evenly spread (mars, prid2011, folder); null: all.",
     )
-    height: int = Field(256, ge=16, description="Height in pixels to which images are resized.")
-    width: int = Field(128, ge=8, description="Width in pixels to which images are resized.")
+    height: int = Field(256, ge=16, le=LARGEST_SIDE, description="Height in pixels to which images are resized.")
+    width: int = Field(128, ge=8, le=LARGEST_SIDE, description="Width in pixels to which images are resized.")
     on_bad_image: Literal["error", "skip"] = Field(
         "error", description="Stop at images that cannot be read, all named at once, or leave them out."
     )
@@ -179,7 +219,10 @@ class DataConfig(Section):
     )
     flip_probability: float = Field(0.5, ge=0, le=1, description="How often the warm-up mirrors an image.")
     crop_padding: int = Field(
-        10, ge=0, description="Pixels of black around an image out of which the warm-up crops it again; 0 for none."
+        10,
+        ge=0,
+        le=LARGEST_SIDE,
+        description="Pixels of black around an image out of which the warm-up crops it again; 0 for none.",
     )
     erasing_probability: float = Field(0.5, ge=0, le=1, description="How often the warm-up erases a rectangle.")
     stage_to: AbsolutePath | None = Field(
@@ -188,7 +231,7 @@ class DataConfig(Section):
         "once for all its workers, with a checksum; null: read where they are.",
     )
     loader_workers: int = Field(
-        2, ge=0, description="Loader processes of each Ray worker; 0 loads in the worker itself."
+        2, ge=0, le=256, description="Loader processes of each Ray worker; 0 loads in the worker itself."
     )
 
 
@@ -259,5 +302,5 @@ class TrackingConfig(Section):
         if uri is not None and (not separator or scheme == "file"):
             raise ValueError("MLflow no longer writes to folders; give http://HOST:PORT or sqlite:////PATH/mlflow.db")
         if scheme == "sqlite" and rest.startswith("/"):  # the path of a database begins after this slash
-            return f"sqlite:///{Path(rest[1:]).expanduser().absolute()}"
+            return f"sqlite:///{_absolute(Path(rest[1:]))}"
         return uri

@@ -38,6 +38,7 @@ from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.encoder_files import METADATA, EncoderSpec, read_header, read_spec, read_tensors
 from jgcl_ray.models.shipped import SHIPPED, shipped
 from jgcl_ray.models.weights import load_foreign, load_state, load_weights, read_state, torchreid_head
+from jgcl_ray.places import at_home
 from jgcl_ray.progress import tracked
 from jgcl_ray.training.checkpoint import BEST, LATEST, MANIFEST, config_of, read_manifest
 
@@ -98,7 +99,7 @@ class Encoder:
         height, width: of the images; None: those of the training, 256 x 128 for files that do not say. flip: embed
         image and mirror image, see above.
         """
-        given = shipped(path)
+        given = shipped(at_home(Path(path)))
         if given.is_dir():
             parts = _from_checkpoint(checkpoints_in(given)[0])
         elif given.is_file():
@@ -228,8 +229,12 @@ def pick_device(device: str | torch.device) -> torch.device:
         picked = torch.device(device)
     except RuntimeError:
         raise UserError(f"device {device!r} is unknown: give auto, cpu or cuda") from None
-    if picked.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {device!r}: PyTorch sees no GPU here; give cpu or auto")
+    if picked.type not in ("cpu", "cuda"):
+        raise UserError(f"device {device!r} is not one that this package uses: give auto, cpu or cuda")
+    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device {device!r}: PyTorch sees {torch.cuda.device_count() or 'no'} GPU here; give cpu or auto"
+        )
     return picked
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import errno
 import io
+import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,7 +21,10 @@ class UserError(Exception):
 
 
 # Of a place rather than of the program; most places are tried ahead (jgcl_ray/places.py), and some fill up later.
-_OF_PLACES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG}
+_OF_PLACES = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EFBIG),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP),
+}
 
 _LEGIBLE = "jgcl_ray.legible"
 
@@ -37,12 +42,35 @@ def _legible(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error(_LEGIBLE, _legible)
 
 
+def _is_read() -> bool:
+    """Whether there is somebody at the other end of standard output; of a file or a terminal always."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _takes_no_more() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _drop_output() -> None:
+    """Python flushes standard output at its end, and would fail again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Turn a UserError into one line on standard error and exit code 2, and so a full or read-only disk and a file
     that may not be touched; every other error keeps its traceback.
 
-    Ctrl-C ends in one word and with exit code 130, as shells have it.
+    Ctrl-C ends in one word and with exit code 130, as shells have it; a reader of standard output that has gone
+    (`| head`) in no word and with exit code 141.
 
     Whatever a file is called, from here on its name can be printed.
     """
@@ -51,12 +79,21 @@ def exit_on_user_error() -> Iterator[None]:
             stream.reconfigure(errors=_LEGIBLE)
     try:
         yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:
+        if _is_read():
+            raise
+        _drop_output()
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except OSError as error:
         if error.errno not in _OF_PLACES:
             raise
+        if sys.stdout is not None and _takes_no_more():
+            _drop_output()
         place = "" if error.filename is None else f"{error.filename}: "
         print(f"error: {place}{error.strerror}; make room or fix that, or give another place", file=sys.stderr)
         raise SystemExit(2) from None

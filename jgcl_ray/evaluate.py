@@ -9,7 +9,7 @@ from typing import Any
 from jgcl_ray.config import Config, Section, load_config
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.ownership import is_scores
-from jgcl_ray.places import check_file, check_folder
+from jgcl_ray.places import absolute, at_home, check_apart, check_file, check_folder
 
 DESCRIPTION = """\
 Score an encoder. Each query is a photo of a person; the gallery is ranked by distance to it. By the protocol of
@@ -46,15 +46,16 @@ def main() -> None:
         from jgcl_ray.evaluation.clusters import for_gallery
         from jgcl_ray.evaluation.comparison import check_comparable, compare
         from jgcl_ray.evaluation.query_scores import ScoresFile
-        from jgcl_ray.evaluation.report import check_report, keep_with_run, write_report
+        from jgcl_ray.evaluation.report import PAGE, check_report, keep_with_run, write_report
         from jgcl_ray.models.shipped import SHIPPED
         from jgcl_ray.progress import plain_console
 
         console = plain_console()
         if arguments.report is not None:
             check_report(arguments.report)
+            check_apart({"--json": arguments.json, "--report": arguments.report / PAGE})
         other = None if arguments.against is None else ScoresFile.read(arguments.against)
-        path = arguments.checkpoint.expanduser()
+        path = at_home(arguments.checkpoint)
         checkpoint = checkpoints_in(path)[0] if path.is_dir() and str(path) not in SHIPPED else path
         size = {name: value for name, value in _given(config.data).items() if name in ("height", "width")}
         encoder = Encoder.load(checkpoint, config.scaling.device, **size)
@@ -99,7 +100,7 @@ def main() -> None:
             console.print(f"report: {arguments.report / 'index.html'}")
             console.print(keep_with_run(checkpoint, files, dataset.name))
         print("\n".join(found.lines()))
-    print(f"mAP {document['mAP']:.4f} rank-1 {document['rank-1']:.4f}")
+        print(f"mAP {document['mAP']:.4f} rank-1 {document['rank-1']:.4f}")
 
 
 def _given(section: Section) -> dict[str, Any]:
@@ -195,10 +196,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _config(arguments: argparse.Namespace) -> Config:
     config = load_config(None, arguments.overrides)
-    root = None if arguments.root is None else arguments.root.expanduser().absolute()
+    root = None if arguments.root is None else absolute(arguments.root)
     changes = {"name": arguments.data} | ({} if root is None else {"root": root})
     if arguments.means_of != "train" and not arguments.camera_means:
         raise UserError(f"--means-of {arguments.means_of} is of --camera-means; give that, too")
+    check_apart({"--json": arguments.json, "--report": arguments.report, "--against": arguments.against})
     if arguments.json is not None:
         check_file(arguments.json, "--json", is_scores, parents=True)
     if arguments.report is not None:

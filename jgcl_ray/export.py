@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from jgcl_ray.arguments import whole
+from jgcl_ray.arguments import LARGEST_SIDE, whole
 from jgcl_ray.errors import exit_on_user_error
 
 _FORMATS = """
@@ -40,8 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--format", choices=("onnx", "pt2", "torchscript", "safetensors"), required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, or export to replace")
-    parser.add_argument("--height", type=whole(1, 10_000), help="of the images, pixels (the training's, or 256)")
-    parser.add_argument("--width", type=whole(1, 10_000), help="of the images, pixels (the training's, or 128)")
+    parser.add_argument(
+        "--height", type=whole(1, LARGEST_SIDE), help="of the images, pixels (the training's, or 256)"
+    )
+    parser.add_argument("--width", type=whole(1, LARGEST_SIDE), help="of the images, pixels (the training's, or 128)")
     given = parser.parse_args(arguments)
     with exit_on_user_error():
         from jgcl_ray.ownership import is_export

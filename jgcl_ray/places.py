@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jgcl_ray.atomic import check_replaceable, partial_of
 from jgcl_ray.errors import UserError
 from jgcl_ray.ownership import Wrote, refuse_foreign
+
+
+def absolute(path: Path) -> Path:
+    """The absolute path, ~ resolved; UserError as in `at_home`."""
+    return at_home(path).absolute()
+
+
+def at_home(path: Path) -> Path:
+    """The path, ~ resolved; UserError where ~NAME is nobody's folder."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: nobody here has the folder {path.parts[0]}; write it out, or as ./{path}") from None
 
 
 def check_file(path: Path, option: str, wrote: Wrote, parents: bool = False) -> None:
@@ -25,6 +39,14 @@ def check_file(path: Path, option: str, wrote: Wrote, parents: bool = False) -> 
         if not parents and not os.path.lexists(path.parent):
             raise UserError(f"{option} {path}: there is no folder {path.parent}; make it first")
         _try(path.parent, partial_of(path).name)
+
+
+def check_apart(given: Mapping[str, Path | None]) -> None:
+    """UserError where two of the places, by their options, are one; None: not given."""
+    real = [(option, path, Path(os.path.realpath(path))) for option, path in given.items() if path is not None]
+    for (option, path, place), (other_option, other, other_place) in itertools.combinations(real, 2):
+        if place == other_place:
+            raise UserError(f"{option} {path} and {other_option} {other} are one place; give two")
 
 
 def check_folder(path: Path, option: str) -> None:

@@ -17,7 +17,6 @@ import logging
 import math
 import re
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -51,6 +50,7 @@ from jgcl_ray.mlflow_mirror import (
     tracking_uri,
     without_secrets,
 )
+from jgcl_ray.places import absolute
 from jgcl_ray.run_records import RECORD_KEYS, Record, parse_record
 
 EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
@@ -375,7 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sync", metavar="RUN_FOLDER", type=Path, required=True, help="folder of the run")
     parser.add_argument("--uri", help="MLflow's tracking server or database; the run's own when it is not given")
     options = parser.parse_args(arguments)
-    folder = options.sync.expanduser().absolute()
+    folder = absolute(options.sync)
     card = RunCard.read(folder)
     uri = validate({"tracking": {"uri": options.uri}}).tracking.uri or card.uri
     if "***" in uri:
@@ -385,9 +385,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sent = mirror.update()
     except TrackingUnavailableError as error:
         raise UserError(f"MLflow is away ({error}): start it and try again, or give another by --uri URI") from None
-    sys.stdout.write(
+    print(
         f"{card.name}: sent {sent.numbers} numbers, {sent.pictures} pictures, {sent.files} files and "
-        f"{sent.models} models to run {mirror.run_id} ({mirror.page})\n"
+        f"{sent.models} models to run {mirror.run_id} ({mirror.page})"
     )
 
 

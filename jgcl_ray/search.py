@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from jgcl_ray.arguments import whole
+from jgcl_ray.arguments import LARGEST_SIDE, whole
 from jgcl_ray.errors import UserError, exit_on_user_error
 
 _EXAMPLES = """
@@ -38,10 +38,13 @@ def main(arguments: list[str] | None = None) -> None:
         from jgcl_ray.atomic import write_json
         from jgcl_ray.contact_sheet import check_sheet
         from jgcl_ray.ownership import is_answers
-        from jgcl_ray.places import check_file
+        from jgcl_ray.places import check_apart, check_file
         from jgcl_ray.retrieval.answers import write_sheet
         from jgcl_ray.retrieval.request import Request, search_gallery
 
+        check_apart({"--index": given["index"], "--sheet": sheet, "--json": file})
+        for query in given["query"]:
+            check_apart({"--query": query, "--sheet": sheet})
         if sheet is not None:
             check_sheet(sheet, "--sheet")
         if file is not None:
@@ -120,8 +123,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
     parser.add_argument("--batch-size", type=whole(1), default=64, metavar="N", help="images at a time (64)")
-    parser.add_argument("--height", type=whole(1), help="pixels to which images are resized (the training's)")
-    parser.add_argument("--width", type=whole(1), help="likewise")
+    parser.add_argument(
+        "--height", type=whole(1, LARGEST_SIDE), help="pixels to which images are resized (the training's)"
+    )
+    parser.add_argument("--width", type=whole(1, LARGEST_SIDE), help="likewise")
     return parser
 
 

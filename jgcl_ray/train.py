@@ -71,7 +71,7 @@ def main() -> None:
         if outcome.interrupted:
             console.print("stopped from outside; the same command goes on from here")
             sys.exit(128 + signal.SIGTERM)
-    print(last_line(folder, outcome))
+        print(last_line(folder, outcome))
 
 
 if __name__ == "__main__":

@@ -71,15 +71,15 @@ def main() -> None:
 
         console = plain_console()
         found = sweep(base, space, lambda line: console.print(line), again=arguments.again)
-    for line in table(space, found.metric, found.trials):
-        print(line)
-    if found.interrupted:
-        console.print("stopped before all trials ended; the same command goes on from here")
-        sys.exit(130)
-    if found.best is None:
-        console.print("no trial has a score: see the reasons above")
-        sys.exit(1)
-    print(f"best: {found.best.name}; python -m jgcl_ray.train --config {found.folder / 'best.yaml'}")
+        for line in table(space, found.metric, found.trials):
+            print(line)
+        if found.interrupted:
+            console.print("stopped before all trials ended; the same command goes on from here")
+            sys.exit(130)
+        if found.best is None:
+            console.print("no trial has a score: see the reasons above")
+            sys.exit(1)
+        print(f"best: {found.best.name}; python -m jgcl_ray.train --config {found.folder / 'best.yaml'}")
 
 
 if __name__ == "__main__":

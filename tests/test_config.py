@@ -88,10 +88,48 @@ def test_alias_is_a_copy(tmp_path: Path) -> None:
     assert (config.generation.epochs, config.joint.epochs) == (5, 1)
 
 
-def test_date_in_a_file_is_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["2024-01-01", "12:30", "007", "1_000", "0x10", "1.10", "1e3", "no", "on", "y"])
+def test_word_in_a_file_is_text_as_it_stands(tmp_path: Path, text: str) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("run: {name: 2024-01-01}\n")
-    assert load_config(file).run.name == "2024-01-01"
+    file.write_text(f"tracking: {{experiment: {text}}}\ndata: {{root: {text}, pattern: {text}}}\n")
+    config = load_config(file)
+    assert (config.tracking.experiment, config.data.pattern) == (text, text)
+    assert config.data.root == Path.cwd() / text
+
+
+def test_words_for_numbers_and_switches_are_those_of_people(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {batch_size: 010, cache: yes, flip_probability: 0.50}\noptim: {encoder_lr: 1e-4}\n")
+    config = load_config(file)
+    assert (config.data.batch_size, config.data.cache, config.data.flip_probability) == (10, True, 0.5)
+    assert config.optim.encoder_lr == 1e-4
+    assert type(config.data.flip_probability) is float, "to_yaml and Ray take it"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("data: {height: 1:20}", "data.height='1:20'"),
+        ("data: {batch_size: true}", "data.batch_size=True: input should be a number"),
+        ("run: {seed: !!bool maybe}", "not YAML"),
+        ("run: {seed: !!int ''}", "not YAML"),
+        ("run: {seed: !!timestamp x}", "not YAML"),
+        (f"run: {{seed: {'9' * 5000}}}", "not YAML"),
+        ("data: {root: ~nobody_here/x}", "~nobody_here"),
+        ('data: {root: "a\\0b"}', "no character of number 0"),
+        ("run: {root: ''}", "should be a path"),
+        ("run: {log_every: 99999999999}", "run.log_every=99999999999: input should be at most 4,294,967,296"),
+        ("data: {height: 5000}", "less than or equal to 4096"),
+        (f"run: {{nmae: {['x' * 500] * 50}}}", "run.nmae="),
+        ("run: &a {nmae: *a}", "run.nmae="),
+    ],
+)
+def test_file_with_a_bad_value_is_one_short_line(tmp_path: Path, content: str, says: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError) as caught:
+        load_config(file)
+    assert says in str(caught.value) and len(str(caught.value)) < 500
 
 
 def test_override_wins_over_file_and_file_over_defaults(tmp_path: Path) -> None:

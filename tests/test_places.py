@@ -20,7 +20,7 @@ from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.footage import __main__ as footage
 from jgcl_ray.meshes.estimator import __main__ as estimator
 from jgcl_ray.ownership import is_scores
-from jgcl_ray.places import check_file, check_folder
+from jgcl_ray.places import absolute, check_apart, check_file, check_folder
 
 LONG = "n" * 300
 
@@ -63,6 +63,22 @@ def test_folders(tmp_path: Path, name: str, words: str) -> None:
     check_folder(tmp_path / "there", "--out")
     check_folder(tmp_path / "none" / "below", "--out")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_two_results_at_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "x.json")
+    check_apart({"--json": Path("x.json"), "--sheet": Path("x.png"), "--index": None, "--report": None})
+    for same in ("x.json", "./x.json", "below/../x.json", "link", str(tmp_path / "x.json")):
+        with pytest.raises(UserError, match=r"--json x\.json and --index .* are one place"):
+            check_apart({"--json": Path("x.json"), "--sheet": None, "--index": Path(same)})
+
+
+def test_a_home_that_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert absolute(Path("~/crops")) == Path("/home/me/crops")
+    with pytest.raises(UserError, match="~nobody_here/crops: nobody here has the folder ~nobody_here"):
+        absolute(Path("~nobody_here/crops"))
 
 
 def test_a_full_disk_is_found_ahead_and_on_the_way(
@@ -134,6 +150,26 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "scores": (_through_argv(evaluate.main), "--checkpoint run --data walkers --json {}/x.json"),
     "report": (_through_argv(evaluate.main), "--checkpoint run --data walkers --report {}"),
     "no checkpoint": (_through_argv(evaluate.main), "--checkpoint nowhere --data walkers"),
+    "one place for index and answers": (
+        search.main,
+        "--checkpoint run --gallery . --index x --query file --json ./x",
+    ),
+    "one place for question and answers": (
+        search.main,
+        "--checkpoint run --index x.idx --query x.png --sheet ./x.png",
+    ),
+    "one place for scores": (_through_argv(evaluate.main), "--checkpoint run --data walkers --json x --against x"),
+    "scores in the report's page": (
+        _through_argv(evaluate.main),
+        "--checkpoint run --data walkers --json x/index.html --report x",
+    ),
+    "nobody's photos": (search.main, "--checkpoint run --index x.idx --gallery ~nobody_here/crops"),
+    "nobody's set": (_through_argv(evaluate.main), "--checkpoint run --data walkers --root ~nobody_here/w"),
+    "nobody's config": (_through_argv(train.main), "--config ~nobody_here/x.yaml"),
+    "nobody's crops": (footage.main, "--camera a --frames . --detect --out ~nobody_here/x"),
+    "nobody's people": (generate.main, "--checkpoint run --images . --out ~nobody_here/x"),
+    "nobody's bodies": (estimator.main, "estimate --images ~nobody_here --out x.npz"),
+    "nobody's walkers": (walkers.main, "--out ~nobody_here/x"),
     "footage": (footage.main, "--camera a --frames . --detect --out {}/x"),
 }
 
@@ -158,7 +194,8 @@ def test_commands_try_them_before_they_begin(
         call(arguments.format("file").split())
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1, error
-    assert any(words in error for words in ("not a folder", "Not a directory", "too long", "nowhere")), error
+    said = ("not a folder", "Not a directory", "too long", "nowhere", "nobody here", "are one place")
+    assert any(words in error for words in said), error
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

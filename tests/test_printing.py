@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +33,36 @@ def test_name_that_the_terminal_lacks(encoding: str, shown: bytes, monkeypatch: 
         print("ä中\udcff")
         raise UserError("ä中\udcff")
     assert out.getvalue() == shown + b"\n" and err.getvalue() == b"error: " + shown + b"\n"
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.EFBIG])
+def test_what_is_wrong_with_a_place_is_one_line(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, exit_on_user_error():
+        raise OSError(number, os.strerror(number), "runs/x")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: runs/x: {os.strerror(number)}; ")
+
+
+_TALKS = """
+import sys
+from jgcl_ray.errors import exit_on_user_error
+with exit_on_user_error():
+    for line in range(int(sys.argv[1])):
+        print("x" * 1000)
+"""
+
+
+@pytest.mark.parametrize("lines", [3, 3000])
+def test_reader_that_has_gone_is_no_error(lines: int) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", _TALKS, str(lines)]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_output_that_takes_no_more_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", _TALKS, "1"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: No space left") and done.stderr.count("\n") == 1

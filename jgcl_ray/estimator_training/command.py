@@ -17,12 +17,12 @@ from jgcl_ray.estimator_training.train import Recipe, train, trained
 from jgcl_ray.meshes.estimator_network import EstimatorNetwork
 from jgcl_ray.models.origin import halved, origin
 from jgcl_ray.ownership import is_estimator, is_saved_by_torch
-from jgcl_ray.places import check_file
+from jgcl_ray.places import absolute, check_file
 
 
 def train_weights(given: argparse.Namespace) -> None:
     """Train, telling a line a minute; write the weights; remove the checkpoint beside them."""
-    out = given.out.expanduser().absolute()
+    out = absolute(given.out)
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: the name must end in .safetensors")
     check_file(out, "--out", is_estimator)

@@ -20,7 +20,7 @@ from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source, checked
 from jgcl_ray.footage.summary import check_tables, records_of, write_sheet, write_summary, write_tables
 from jgcl_ray.footage.tracks import Filters
-from jgcl_ray.places import check_folder
+from jgcl_ray.places import absolute, check_folder
 from jgcl_ray.progress import description_column
 
 
@@ -42,7 +42,7 @@ class Request:
 def extract_crops(request: Request) -> list[str]:
     """Crops, tables, summary and sheet; the summary's lines. A camera's UserError comes after the other cameras."""
     sources = checked(request.sources)
-    out = request.out.expanduser().absolute()
+    out = absolute(request.out)
     check_folder(out / STATE if out.is_dir() else out, "--out")
     check_tables(out)
     if request.sheet is not None:

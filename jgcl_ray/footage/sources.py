@@ -11,6 +11,7 @@ from typing import Any
 from jgcl_ray.data.datasets.reid_dataset import natural_order
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.formats import FORMATS
+from jgcl_ray.places import absolute
 from jgcl_ray.strict_yaml import read_yaml
 
 DETECTIONS_OF = ("FRCNN", "SDP", "DPM")  # MOT17 has every sequence three times; the first at hand is taken
@@ -54,9 +55,8 @@ class Source:
         for name, path in places.items():
             if path is not None and not path.exists():
                 raise UserError(f"camera {camera}: --{name} {path}: no such file or folder")
-        return replace(
-            self, **{name: path.expanduser().absolute() for name, path in places.items() if path is not None}
-        )
+        found: dict[str, Any] = {name: absolute(path) for name, path in places.items() if path is not None}
+        return replace(self, **found)
 
 
 def _from_layout(source: Source) -> Source:

@@ -27,7 +27,7 @@ from jgcl_ray.meshes.estimated_bodies import ensure_estimated, made_from
 from jgcl_ray.meshes.estimator import WEIGHTS
 from jgcl_ray.meshes.projection_folders import SplitName, png_names, view_folder
 from jgcl_ray.meshes.projections import ProjectionSource, open_projections
-from jgcl_ray.places import check_folder
+from jgcl_ray.places import absolute, check_folder
 from jgcl_ray.progress import tracked
 
 SPLITS: tuple[SplitName, ...] = ("train", "test")
@@ -88,7 +88,7 @@ def open_people(folder: Path, config: Config) -> People:
     Walkers find theirs beside the folder; where only some of the photos have any, as in the test folders of the
     preset `medium`, only these are opened, with a warning. UserError where there are no images or no projections.
     """
-    folder = folder.expanduser().absolute()
+    folder = absolute(folder)
     names, meshes = image_tree(folder), config.meshes
     if meshes.source == "walkers" and meshes.root is None:
         meshes = meshes.model_copy(update={"root": folder.parent / "meshes"})

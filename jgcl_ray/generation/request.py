@@ -19,7 +19,7 @@ from jgcl_ray.meshes.correspondence import Refine
 from jgcl_ray.meshes.projection_folders import VIEWS
 from jgcl_ray.models.textured_generator import WEIGHTS, check_size, load_views, refined
 from jgcl_ray.ownership import is_view_scores
-from jgcl_ray.places import check_file, check_folder
+from jgcl_ray.places import absolute, check_file, check_folder
 from jgcl_ray.progress import tracked
 
 GRID = 12  # people on the sheet
@@ -46,7 +46,7 @@ class Request:
 
 def generate_views(request: Request) -> ViewScores | None:
     """Write what is wanted; the scores, where they are."""
-    place = request.out.expanduser().absolute()
+    place = absolute(request.out)
     check_folder(place, "--out")
     pictures.check_pictures(place)
     if request.score:
@@ -88,7 +88,7 @@ def _refine(request: Request, people: People) -> Refine:
 
 def _outside(out: Path, people: People) -> Path:
     """The absolute path; UserError where photos and views would lie in one another."""
-    out = out.expanduser().absolute()
+    out = absolute(out)
     if people.folder.is_relative_to(out) or out.is_relative_to(people.folder):
         raise UserError(f"{out}: photos and generated views must not lie in one another; give --out another folder")
     return out

@@ -20,6 +20,7 @@ from jgcl_ray.models import official
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.generator import Generator, StructureEncoder, check_image_size
 from jgcl_ray.models.weights import load_weights
+from jgcl_ray.places import absolute
 from jgcl_ray.training.checkpoint import Manifest, config_of, read_manifest
 
 
@@ -41,7 +42,7 @@ class ViewGenerator:
         overrides: `section.field=value`, changes to the configuration of the run. UserError where the generator is
         untrained.
         """
-        path, on = path.expanduser(), pick_device(device)
+        path, on = absolute(path), pick_device(device)
         theirs = sorted(path.glob("gen_*.pt"))
         if theirs:
             networks, config = _official(theirs[-1], overrides)

@@ -14,6 +14,7 @@ from jgcl_ray.data.datasets.image_tree import image_tree
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.image_files import UnreadableImage, verify
+from jgcl_ray.places import absolute
 from jgcl_ray.retrieval.index import GalleryIndex, IndexSpec, Kind
 from jgcl_ray.retrieval.sightings import UNKNOWN, Sighting
 
@@ -42,10 +43,10 @@ def absolute_place(place: Path) -> Path:
 
     Links stay as they are, but for one that `..` leaves: there the way back is that of the folder it leads to.
     """
-    absolute = place.expanduser().absolute()
-    plain = Path(os.path.normpath(absolute))
-    if absolute.exists() and not (plain.exists() and plain.samefile(absolute)):
-        return Path(os.path.realpath(absolute))
+    given = absolute(place)
+    plain = Path(os.path.normpath(given))
+    if given.exists() and not (plain.exists() and plain.samefile(given)):
+        return Path(os.path.realpath(given))
     return plain
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.ownership import is_index
-from jgcl_ray.places import check_file
+from jgcl_ray.places import at_home, check_file
 from jgcl_ray.retrieval.answers import Answer, answer
 from jgcl_ray.retrieval.gallery import (
     absolute_place,
@@ -144,6 +144,8 @@ def _check(request: Request) -> None:
         raise UserError("--by track, --in-camera, --since and --until are of the answers to a --query; there is none")
     if request.camera is not None and not (request.add or request.query):
         raise UserError("--camera is of images that --add or --query name; in --gallery the folders are the cameras")
+    for place in (request.index, request.gallery or Path(), *request.add, *request.remove):
+        at_home(place)
     for path in request.query:
         if not path.is_file():
             raise UserError(f"--query {path}: no such file")

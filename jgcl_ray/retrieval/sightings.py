@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jgcl_ray.data.datasets.track_times import TRACKS, times_of
+from jgcl_ray.places import absolute
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def sightings_of(paths: Sequence[str], places: Iterable[Path]) -> dict[str, Sigh
     An image counts as tracked where tracks.csv lies beside its camera's folder, or where it lies two folders below
     one of the `places`. Times are those of that table, else numbers in the names (track_times).
     """
-    given = {str(place.expanduser().absolute()) for place in places}
+    given = {str(absolute(place)) for place in places}
     by_root: dict[Path, list[str]] = defaultdict(list)
     tabled: dict[Path, bool] = {}
     for path in paths:

@@ -25,6 +25,7 @@ from jgcl_ray.config import Config, DataConfig, Section, configs_folder, validat
 from jgcl_ray.config_sections import Seed
 from jgcl_ray.data.datasets import open_dataset
 from jgcl_ray.errors import UserError
+from jgcl_ray.places import at_home
 from jgcl_ray.strict_yaml import read_yaml
 from jgcl_ray.training.best import chooser
 
@@ -220,7 +221,7 @@ def _has_validation_list(data: DataConfig) -> bool:
 
 
 def _find(source: str | Path) -> Path:
-    given = Path(source).expanduser()
+    given = at_home(Path(source))
     if given.is_file():
         return given
     folder = configs_folder() / "search"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from jgcl_ray.arguments import LARGEST_SEED, whole
+from jgcl_ray.arguments import LARGEST_SEED, LARGEST_SIDE, whole
 from jgcl_ray.config import WalkersConfig
 from jgcl_ray.contact_sheet import check_sheet
 from jgcl_ray.data.walkers.plan import TRAIN_SHARE
@@ -15,6 +15,7 @@ from jgcl_ray.data.walkers.rendering import PRESETS, REPORTED_SEED, WalkersSize,
 from jgcl_ray.data.walkers.sheet import contact_sheet
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.image_files import write_picture
+from jgcl_ray.places import absolute
 
 _PRESETS = f"""
 presets, identities for training + test:
@@ -53,7 +54,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seed", type=whole(0, LARGEST_SEED), default=1, help="another seed, other people and cameras (default: 1)"
     )
-    parser.add_argument("--workers", type=whole(1), help="processes (default: one for each core)")
+    parser.add_argument("--workers", type=whole(1, 1_000), help="processes (default: one for each core)")
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet (PNG) of the set")
     arguments = parser.parse_args(given)
     with exit_on_user_error():
@@ -66,7 +67,7 @@ def main(given: Sequence[str] | None = None) -> None:
             walkers = WalkersConfig(preset=arguments.preset, seed=arguments.seed, tracks=arguments.tracks)
             out = ensure_rendered(walkers)
         else:
-            out = arguments.out.expanduser().absolute()
+            out = absolute(arguments.out)
             check_room(out, "--out")
             render(out, size, arguments.seed, arguments.workers)
         print(f"walkers: {out}")
@@ -77,17 +78,15 @@ def main(given: Sequence[str] | None = None) -> None:
 
 def _size(arguments: argparse.Namespace) -> WalkersSize:
     size = replace(PRESETS[arguments.preset], tracks=arguments.tracks)
-    for name, least in (
-        ("identities", 4),
-        ("images", 4),
-        ("true_views", 0),
-        ("height", 32),
-        ("seed", 0),
-        ("workers", 1),
+    for name, least, most in (
+        ("identities", 4, 9_999),  # file names have four digits
+        ("images", 4, 9_999),
+        ("true_views", 0, 10**8),
+        ("height", 32, LARGEST_SIDE),
     ):
         value = getattr(arguments, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        if value is not None and not least <= value <= most:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least} and at most {most:,}")
     if arguments.height is not None and arguments.height % 2:
         raise UserError(f"--height {arguments.height}: must be even, the width is half of it")
     if arguments.identities is not None:

@@ -14,6 +14,7 @@ from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.image_files import write_picture
 from jgcl_ray.meshes.body_parameters import check_parameters_file, write_body_parameters
 from jgcl_ray.meshes.estimator import UNSURE_ABOVE, BodyEstimator
+from jgcl_ray.places import absolute
 from jgcl_ray.progress import tracked
 
 
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _estimate(given: argparse.Namespace) -> None:
-    images, out = given.images.expanduser().absolute(), given.out.expanduser().absolute()
+    images, out = absolute(given.images), absolute(given.out)
     check_parameters_file(out, "--out")
     if given.sheet is not None:
         check_sheet(given.sheet, "--sheet")
