@@ -1,7 +1,8 @@
 """The one way from an image file to pixels, and back: nothing else in this package opens images.
 
 Pictures stand upright, as their EXIF orientation says; 16 bits keep their upper 8; what is transparent shows the
-ImageNet mean, which is 0 once normalised. Whatever cannot be read is an UnreadableImage, for reasons in a few words.
+ImageNet mean, which is 0 once normalised. Whatever cannot be read is an UnreadableImage, for reasons in a few words;
+so are 32 bits a pixel.
 """
 
 from __future__ import annotations
@@ -110,10 +111,17 @@ def resize(image: Image.Image, height: int, width: int, resampling: Resampling =
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """An image that somebody else has opened, upright, in mode RGB: see the head of this file."""
+    _refuse_deep(image)
     try:
         return _rgb(image)
     except _PILLOW_RAISES as error:
         raise UnreadableImage(_reason(None, error)) from None
+
+
+def _refuse_deep(image: Image.Image) -> None:
+    """UnreadableImage of 32 bits a pixel, whole or floating: no file says which value is white."""
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise UnreadableImage("32 bits a pixel, whose white is not known: convert it to 8 bits a colour")
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -149,6 +157,7 @@ def _orientation(image: Image.Image) -> int:
 def _opened(path: Path | BinaryIO) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
+            _refuse_deep(image)
             yield image
     except _PILLOW_RAISES as error:
         raise UnreadableImage(_reason(path, error)) from None

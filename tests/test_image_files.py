@@ -17,7 +17,16 @@ from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.video import FrameFolder, ReadProgress
-from jgcl_ray.image_files import MEAN_COLOUR, UnreadableImage, image_size, read_grey, read_image, read_rgb, verify
+from jgcl_ray.image_files import (
+    MEAN_COLOUR,
+    UnreadableImage,
+    as_rgb,
+    image_size,
+    read_grey,
+    read_image,
+    read_rgb,
+    verify,
+)
 from jgcl_ray.meshes import estimator, spin
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.retrieval.answers import Answer, answer_sheet
@@ -143,6 +152,15 @@ def test_transparency_of_sixteen_bits(tmp_path: Path) -> None:
     Image.fromarray(levels).save(tmp_path / "a.png", transparency=1_000)
     pixels = read_rgb(tmp_path / "a.png", 4, 4)
     assert (pixels[0] == MEAN_COLOUR).all() and (pixels[1:] == 40_000 >> 8).all()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_white_of_thirty_two_bits_is_not_guessed(tmp_path: Path, kind: type) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.full((HEIGHT, WIDTH), 1, kind)).save(path)
+    for read in (read_image, verify, image_size, lambda path: as_rgb(Image.open(path))):
+        with pytest.raises(UnreadableImage, match="32 bits a pixel"):
+            read(path)
 
 
 def test_a_bomb_is_a_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

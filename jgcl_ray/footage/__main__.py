@@ -193,8 +193,8 @@ def _seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    if not 1e-3 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0.001 or more")
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from jgcl_ray.footage.summary import check_tables, records_of, write_sheet, writ
 from jgcl_ray.footage.tracks import Filters
 from jgcl_ray.places import absolute, check_folder
 from jgcl_ray.progress import description_column
+from jgcl_ray.training.run_lock import only_writer
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,10 @@ def extract_crops(request: Request) -> list[str]:
     for job in jobs:
         if job not in open_jobs:
             print(f"{job.source.camera}: done already", file=sys.stderr)
-    results = _work(open_jobs, request.workers)
+    with ExitStack() as held:
+        for job in open_jobs:
+            held.enter_context(only_writer(out / STATE, "give another --out", f"{job.source.camera}.lock"))
+        results = _work(open_jobs, request.workers)
     for job, result in zip(open_jobs, results, strict=True):
         if isinstance(result, dict):
             for note in result["notes"]:

@@ -5,6 +5,7 @@ A new format: a function that returns Rows, here or in a file beside this one, a
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from jgcl_ray.footage.mot import read_mot, read_nvidia
 from jgcl_ray.footage.records import read_csv, read_json
 from jgcl_ray.footage.rows import Rows, is_number, split, text_lines
 from jgcl_ray.footage.yolo import looks_like_yolo, read_yolo
+from jgcl_ray.stored_files import in_short
 
 FORMATS: dict[str, Callable[[Path, str | None], Rows]] = {
     "mot": lambda path, _: read_mot(path),
@@ -23,6 +25,10 @@ FORMATS: dict[str, Callable[[Path, str | None], Rows]] = {
     "nvidia": read_nvidia,
     "kitti": lambda path, _: read_kitti(path),
 }
+
+
+# What readers and the libraries below them raise at content that is not what they expect.
+_NOT_SO = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, csv.Error)
 
 
 def read_rows(path: Path, given: str = "auto", camera: str | None = None) -> Rows:
@@ -35,8 +41,16 @@ def read_rows(path: Path, given: str = "auto", camera: str | None = None) -> Row
         raise UserError(f"--tracks {path}: no such file")
     if given != "auto" and given not in FORMATS:
         raise UserError(f"--format {given}: no such format; known: auto, {', '.join(FORMATS)}")
-    name = detected(path) if given == "auto" else given
-    rows = FORMATS[name](path, camera)
+    name = given
+    try:
+        if given == "auto":
+            name = detected(path)
+        rows = FORMATS[name](path, camera)
+    except _NOT_SO as error:
+        raise UserError(
+            f"{path}: cannot be read as a track file of the format {name} ({in_short(error)}); correct it, or say "
+            "what it is by --format"
+        ) from None
     if not len(rows):
         raise UserError(f"{path}: holds no box")
     return rows

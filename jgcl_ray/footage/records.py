@@ -201,6 +201,8 @@ def _number(path: Path, row: int, value: Any, name: str, nothing: float | None =
     if nothing is not None and (value is None or str(value).strip().lower() in ("", "none", "nan")):
         return nothing
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise UserError(f"{path}, box {row}: {name} is no number: {value!r}") from None

@@ -11,6 +11,7 @@ import numpy as np
 from jgcl_ray.errors import UserError
 
 NO_TRACK = -1
+EXACT = 1e15  # as float64 all whole numbers below are different
 PERSON = ("person", "pedestrian")  # names of the class that is kept unless others are asked for
 
 
@@ -61,16 +62,21 @@ def make_rows(
     relative: bool = False,
     lines: np.ndarray | None = None,
 ) -> Rows:
-    """Rows of plain lists; `corners`: boxes are left, top, right, bottom; kinds are numbers or names."""
+    """Rows of plain lists; `corners`: boxes are left, top, right, bottom; kinds are numbers or names.
+
+    ValueError for frames and tracks that are no whole numbers, or of so many digits that two become one.
+    """
     count = len(frame)
     boxes = np.array(box, np.float64).reshape(count, 4)
     if corners:
         boxes[:, 2:] -= boxes[:, :2]
     nothing = np.full(count, np.nan)
-    tracks = np.array(track, np.float64).reshape(count)
+    frames, tracks = (np.array(each, np.float64).reshape(count) for each in (frame, track))
+    _check_whole("frame", frames, lines)
+    _check_whole("track", tracks[np.isfinite(tracks)], None)
     return Rows(
         dialect,
-        frame=np.array(frame, np.float64).astype(np.int64).reshape(count),
+        frame=frames.astype(np.int64),
         track=np.where(np.isfinite(tracks) & (tracks >= 0), tracks, NO_TRACK).astype(np.int64),
         box=boxes,
         confidence=nothing if confidence is None else np.array(confidence, np.float64).reshape(count),
@@ -81,6 +87,12 @@ def make_rows(
         relative=relative,
         lines=lines,
     )
+
+
+def _check_whole(name: str, numbers: np.ndarray, lines: np.ndarray | None) -> None:
+    for row in np.flatnonzero(~((np.abs(numbers) < EXACT) & (numbers == np.round(numbers))))[:1]:
+        place = f"box {row + 1}" if lines is None else f"line {lines[row]}"
+        raise ValueError(f"{place}: {name} {numbers[row]:.17g} is no whole number, or has more than 15 digits")
 
 
 def _named(value: object) -> str:
@@ -133,10 +145,10 @@ def _bad_line(path: Path, lines: Sequence[tuple[int, str]], comma: bool) -> User
                 f"{path}, line {number}: {found} columns, and line {lines[0][0]} has {columns}: {line!r}"
             )
         try:
-            [float(token) for token in split(line)]
+            np.loadtxt([line], delimiter="," if comma else None, comments=None)
         except ValueError:
-            return UserError(f"{path}, line {number}: not numbers only: {line!r}")
-    raise AssertionError("every line is fine")
+            return UserError(f"{path}, line {number}: not numbers only: {line[:200]!r}")
+    return UserError(f"{path}: no table of numbers")
 
 
 def split(line: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,6 +15,9 @@ from jgcl_ray.footage.formats import FORMATS
 from jgcl_ray.places import absolute
 from jgcl_ray.strict_yaml import read_yaml
 
+TABLES = ("tracks.csv", "spans.csv", "summary.json")  # beside the cameras' folders
+LONGEST_NAME = 160  # bytes of a camera's; files that are made of it have longer ones
+LATEST = 1e11  # seconds, 3,000 years
 DETECTIONS_OF = ("FRCNN", "SDP", "DPM")  # MOT17 has every sequence three times; the first at hand is taken
 
 
@@ -37,6 +41,9 @@ class Source:
         camera = self.camera
         if not camera or camera.startswith((".", "__MACOSX", "@eaDir")) or any(sign in camera for sign in "/\\\0\n"):
             raise UserError(f"--camera {camera!r}: give it a name that a folder can have")
+        if len(os.fsencode(camera)) > LONGEST_NAME or camera in TABLES:
+            why = "too long" if camera not in TABLES else "a table's name"
+            raise UserError(f"--camera {camera}: {why}; give another name to the folder of its crops")
         if (self.video is None) == (self.frames is None):
             raise UserError(f"camera {camera}: give either --video FILE or --frames DIR")
         if self.frames is not None:
@@ -49,8 +56,10 @@ class Source:
             raise UserError(f"camera {camera}: --first-frame {self.first_frame}: 0, 1, names or auto")
         if self.format != "auto" and self.format not in FORMATS:
             raise UserError(f"camera {camera}: --format {self.format}: known are auto, {', '.join(FORMATS)}")
-        if self.fps is not None and not 0 < self.fps < 1000:
-            raise UserError(f"camera {camera}: --fps {self.fps:g}: frames a second, above 0")
+        if self.fps is not None and not 1e-4 < self.fps < 1000:
+            raise UserError(f"camera {camera}: --fps {self.fps:g}: frames a second, above 0.0001 and below 1,000")
+        if not abs(self.start) < LATEST:
+            raise UserError(f"camera {camera}: --start {self.start:g}: seconds from a common zero of all cameras")
         places = {name: getattr(self, name) for name in ("video", "frames", "tracks")}
         for name, path in places.items():
             if path is not None and not path.exists():

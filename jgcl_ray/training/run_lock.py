@@ -1,4 +1,4 @@
-"""One writer for a run's folder: a lock that says who holds it, and that outlives nobody.
+"""One writer for a run's folder, and for others: a lock that says who holds it, and that outlives nobody.
 
 A file made exclusively, with process, host and time in it, and a thread that touches it while the holder lives: run
 folders lie on network file systems, too, where flock() of one machine is not seen by another. It is stale where its
@@ -23,6 +23,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.stored_files import parse_json
 
 LOCK, CLAIM = "lock.json", ".lock.json.claim"
+ANOTHER_NAME = "give this run another run.name"
 BEAT, STALE_AFTER = 10.0, 120.0  # seconds
 WRITTEN_WITHIN = 5.0  # seconds after which half a lock is a killed process's
 
@@ -58,12 +59,15 @@ class Owner:
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, which is made. UserError where another process holds it."""
-    file, mine = folder / LOCK, json.dumps(asdict(Owner.me()))
+def only_writer(folder: Path, otherwise: str = ANOTHER_NAME, lock: str = LOCK) -> Iterator[None]:
+    """Hold the lock of a folder, which is made. UserError where another process holds it.
+
+    otherwise: what else than waiting helps then. lock: name of the lock, where a folder has several parts.
+    """
+    file, mine = folder / lock, json.dumps(asdict(Owner.me()))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        while not (_made(file, mine) or _taken_over(file, mine)):
+        while not (_made(file, mine) or _taken_over(file, mine, otherwise)):
             time.sleep(0.01)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written to: {error.strerror}") from None
@@ -89,15 +93,15 @@ def _made(file: Path, text: str) -> bool:
     return True
 
 
-def _taken_over(file: Path, text: str) -> bool:
+def _taken_over(file: Path, text: str, otherwise: str) -> bool:
     """Whether a stale lock was replaced by text. UserError where its owner lives.
 
     One at a time judges and replaces: who makes the claim, which then becomes the lock in one rename. So there is no
     moment without a lock in which a third could make one that is then overwritten.
     """
-    if _stale_owner(file) is None:
+    if _stale_owner(file, otherwise) is None:
         return False
-    claim = file.with_name(CLAIM)
+    claim = file.with_name(f".{file.name}.claim")
     if not _made(claim, text):
         with suppress(FileNotFoundError):
             if time.time() - claim.stat().st_mtime > STALE_AFTER:
@@ -105,7 +109,7 @@ def _taken_over(file: Path, text: str) -> bool:
         return False
     owner = None
     try:
-        owner = _stale_owner(file)  # another may have taken it over since
+        owner = _stale_owner(file, otherwise)  # another may have taken it over since
     finally:
         if owner is None:
             claim.unlink()
@@ -116,7 +120,7 @@ def _taken_over(file: Path, text: str) -> bool:
     return True
 
 
-def _stale_owner(file: Path) -> Owner | None:
+def _stale_owner(file: Path, otherwise: str) -> Owner | None:
     """Who left the lock behind; None where there is none now, or where it is being written. UserError: it lives."""
     try:
         silent_for, content = time.time() - file.stat().st_mtime, file.read_bytes()
@@ -127,14 +131,14 @@ def _stale_owner(file: Path) -> Owner | None:
     except UserError:
         begun = json.dumps(asdict(Owner(0, "", ""))).partition(":")[0].encode()
         if content[: len(begun)] != begun[: len(content)]:
-            raise UserError(f"{file}: no lock of jgcl_ray's; take it away, or give another run.name") from None
+            raise UserError(f"{file}: no lock of jgcl_ray's; take it away, or {otherwise}") from None
         if silent_for < WRITTEN_WITHIN:
             return None
         owner = Owner(0, "an unknown machine", "an unknown time")
     if not owner.is_gone(silent_for):
         raise UserError(
             f"{file.parent}: process {owner.process} on {owner.host} writes there since {owner.since}; wait for it, "
-            "stop it, or give this run another run.name"
+            f"stop it, or {otherwise}"
         )
     return owner
 

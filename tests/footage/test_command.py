@@ -18,7 +18,7 @@ import scene
 from PIL import Image
 
 from jgcl_ray.errors import UserError
-from jgcl_ray.footage import camera, job
+from jgcl_ray.footage import camera, command, job
 from jgcl_ray.footage.__main__ import main
 from jgcl_ray.footage.command import Request, extract_crops
 from jgcl_ray.footage.sampling import Sampling
@@ -189,6 +189,28 @@ def test_a_full_disk(tmp_path: Path, door: Source, monkeypatch: pytest.MonkeyPat
     assert_right_people(tmp_path / "crops", "door")
 
 
+def test_two_commands_do_not_cut_one_camera(
+    tmp_path: Path, door: Source, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--frames", str(door.frames), "--tracks", str(door.tracks), "--out", str(tmp_path / "crops")]
+    told: list[str] = []
+
+    def second_command(*given: Any) -> Any:
+        with pytest.raises(SystemExit) as ended:
+            main(["--camera", "door", *arguments])
+        told.append(capsys.readouterr().err)
+        assert ended.value.code == 2
+        monkeypatch.setattr(command, "work", job.work)
+        main(["--camera", "hall", *arguments])
+        return job.work(*given)
+
+    monkeypatch.setattr(command, "work", second_command)
+    main(["--camera", "door", *arguments])
+    assert "writes there since" in told[0] and "another --out" in told[0] and told[0].count("\n") == 1
+    assert {row["camera"] for row in table(tmp_path / "crops" / "tracks.csv")} == {"door", "hall"}
+    assert not list((tmp_path / "crops").glob("**/*.lock"))
+
+
 def test_one_bad_camera_does_not_cost_the_others(
     tmp_path: Path, door: Source, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -288,6 +310,13 @@ BAD = {
     "no tracks": (["--camera", "a", "--frames", "{door}"], "--tracks is missing"),
     "no such file": (["--camera", "a", "--frames", "{door}", "--tracks", "nowhere.txt"], "no such file"),
     "a path as a name": (["--camera", "a/b", "--frames", "{door}", "--tracks", "{tracks}"], "a name that a folder"),
+    "a table's name": (["--camera", "tracks.csv", "--frames", "{door}", "--tracks", "{tracks}"], "a table's name"),
+    "a long name": (["--camera", "é" * 100, "--frames", "{door}", "--tracks", "{tracks}"], "too long"),
+    "no time": (
+        ["--camera", "a", "--frames", "{door}", "--tracks", "{tracks}", "--start", "nan"],
+        "--start nan: seconds",
+    ),
+    "no rate": (["--camera", "a", "--frames", "{door}", "--tracks", "{tracks}", "--fps", "1e-320"], "above 0.0001"),
     "twice": (["--camera", "a", "--camera", "a"], "given twice"),
     "before its camera": (["--fps", "3", "--camera", "a", "--camera", "b"], "stands before the first --camera"),
     "an unknown format": (
