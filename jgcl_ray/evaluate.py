@@ -9,7 +9,7 @@ from typing import Any
 from jgcl_ray.config import Config, Section, load_config
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.ownership import is_scores
-from jgcl_ray.places import absolute, at_home, check_apart, check_file, check_folder
+from jgcl_ray.places import absolute, at_home, check_apart, check_file, check_folder, check_outside
 
 DESCRIPTION = """\
 Score an encoder. Each query is a photo of a person; the gallery is ranked by distance to it. By the protocol of
@@ -205,6 +205,8 @@ def _config(arguments: argparse.Namespace) -> Config:
         check_file(arguments.json, "--json", is_scores, parents=True)
     if arguments.report is not None:
         check_folder(arguments.report, "--report")
+        if root is not None and arguments.data in ("folder", "labelled"):
+            check_outside(arguments.report, "--report", root, "--root ")
     return config.model_copy(update={"data": config.data.model_copy(update=changes)})
 
 

@@ -49,6 +49,15 @@ def check_apart(given: Mapping[str, Path | None]) -> None:
             raise UserError(f"{option} {path} and {other_option} {other} are one place; give two")
 
 
+def check_outside(path: Path, option: str, photos: Path, photos_option: str) -> None:
+    """UserError where `path`, to be written to, lies among photos: its pictures would be some of them next time."""
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(photos)):
+        raise UserError(
+            f"{option} {path}: lies in {photos_option}{photos}, and all pictures below are photos to this data set; "
+            "give another place"
+        )
+
+
 def check_folder(path: Path, option: str) -> None:
     """UserError where there is no folder at `path` and none can be made, or where nothing can be written in it.
 

@@ -29,6 +29,11 @@ def is_checkpoint_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def by_age(name: str) -> list[int]:
+    """For sorting folders of checkpoints: step, stage and epoch, however many digits they have."""
+    return [int(number) for number in re.findall(r"\d+", name)]
+
+
 class RemoteFolder:
     """The folder of one run at `uri` (s3://BUCKET/FOLDER, gs://..., file:///FOLDER); credentials as the storage's own
     tools find them, in the environment, and so the address of an S3 that is not Amazon's (AWS_ENDPOINT_URL).
@@ -123,7 +128,7 @@ class RemoteFolder:
         files, root = self._open()
         folders = {PurePosixPath(path).parent for path in _list(files, root, recursive=True)}
         beside = {folder.name for folder in folders if str(folder.parent).strip("/") == root.strip("/")}
-        return sorted(name for name in beside if is_checkpoint_name(name))
+        return sorted((name for name in beside if is_checkpoint_name(name)), key=by_age)
 
     def _open(self) -> tuple[FileSystem, str]:
         if self._opened is None:

@@ -163,6 +163,15 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
         _through_argv(evaluate.main),
         "--checkpoint run --data walkers --json x/index.html --report x",
     ),
+    "a report among photos": (
+        _through_argv(evaluate.main),
+        "--checkpoint run --data labelled --root . data.pattern=x --report report",
+    ),
+    "a run among photos": (_through_argv(train.main), "--config folder run.local=true data.root=."),
+    "a copy within its origin": (
+        _through_argv(train.main),
+        "--config walkers run.local=true run.root=/tmp data.root=. data.stage_to=x",
+    ),
     "nobody's photos": (search.main, "--checkpoint run --index x.idx --gallery ~nobody_here/crops"),
     "nobody's set": (_through_argv(evaluate.main), "--checkpoint run --data walkers --root ~nobody_here/w"),
     "nobody's config": (_through_argv(train.main), "--config ~nobody_here/x.yaml"),
@@ -194,7 +203,7 @@ def test_commands_try_them_before_they_begin(
         call(arguments.format("file").split())
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1, error
-    said = ("not a folder", "Not a directory", "too long", "nowhere", "nobody here", "are one place")
+    said = ("not a folder", "Not a directory", "too long", "nowhere", "nobody here", "are one place", "lies in")
     assert any(words in error for words in said), error
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -25,7 +26,7 @@ from jgcl_ray.data.image_listing import LISTING, ImageListing, unpack
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.networks import Networks
 from jgcl_ray.models.weights import load_weights, read_saved, save_weights
-from jgcl_ray.storage import RemoteFolder, is_checkpoint_name
+from jgcl_ray.storage import RemoteFolder, by_age, is_checkpoint_name
 from jgcl_ray.stored_files import parse_json
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,12 @@ class Manifest:
     config: dict[str, Any]  # Config.model_dump(mode="json")
     sha256: dict[str, str]  # of the other files, by name
     scores: dict[str, float] = field(default_factory=dict)  # of the last evaluation
+
+    def __post_init__(self) -> None:
+        run = self.config.get("run")
+        stages = run.get("stages") if isinstance(run, dict) else None
+        if isinstance(stages, list | tuple) and self.position.stage >= len(stages):
+            raise ValueError(f"position.stage is {self.position.stage} of {len(stages)}")
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,30 @@ class Checkpoints:
             self.mirror.send(target, keep={path.name for path in self._all()})
         return target
 
+    def check_links(self) -> None:
+        """UserError where something else is called as the links are: a copy made by what knows no links, or follows
+        them. In place of `best` it would be lost, in place of `latest` in the way.
+        """
+        for link in (LATEST, BEST):
+            path = self.folder / link
+            if os.path.lexists(path) and not path.is_symlink():
+                raise UserError(
+                    f"{path}: not a link to a checkpoint beside it, after a copy perhaps that does not keep links "
+                    "(rsync -a and cp -a do); remove it, or make it one by ln -s"
+                )
+
+    def try_links(self) -> None:
+        """UserError where the disk takes no links, hours before the first is made."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._point(".trial", "nothing")
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: no links can be made there ({error.strerror}), and latest and best are such; give "
+                "run.root another disk"
+            ) from None
+        (self.folder / ".trial").unlink()
+
     def restore(self) -> None:
         """Bring back what the mirror has, for a run whose folder has no checkpoint."""
         names = [] if self.mirror is None else self.mirror.complete()
@@ -170,7 +201,7 @@ class Checkpoints:
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if path.is_dir() and not path.is_symlink()]
-        return sorted(path for path in found if is_checkpoint_name(path.name))
+        return sorted((path for path in found if is_checkpoint_name(path.name)), key=lambda path: by_age(path.name))
 
     def _prune(self) -> None:
         best = self.best
@@ -186,7 +217,9 @@ class Checkpoints:
 
 
 def checkpoint_name(stage: str, position: Position) -> str:
-    """Folder of the checkpoint at a position. Names sort by age, also where one stage ends and the next begins."""
+    """Folder of the checkpoint at a position. storage.by_age sorts names by age, also
+    where one stage ends and the next begins.
+    """
     return f"step{position.step:07d}-stage{position.stage + 1}-{stage}-epoch{position.epoch:03d}"
 
 

@@ -24,7 +24,7 @@ from jgcl_ray.config import (
     load_config,
     to_yaml,
 )
-from jgcl_ray.data.datasets import ReidDataset, open_dataset
+from jgcl_ray.data.datasets import OF_ALL_BELOW, ReidDataset, open_dataset
 from jgcl_ray.data.image_check import check_images
 from jgcl_ray.data.image_listing import ImageListing, difference, pack, unpack
 from jgcl_ray.data.loaders import open_images
@@ -119,10 +119,17 @@ def check_places(config: Config, workers_here: bool) -> None:
     """UserError where data or checkpoints could not be copied to the places that the configuration names, or a SQLite
     file of MLflow's not be written: before the data set is opened.
 
+    So for a run's folder among the photos, where pictures are looked for in all folders.
+
     workers_here: whether all workers run on this machine; others try data.stage_to on theirs, before they learn.
     """
-    if config.data.stage_to is not None and workers_here:
-        places.check_folder(config.data.stage_to, "data.stage_to:")
+    root, disk, folder = config.data.root, config.data.stage_to, config.run.root / config.run.name
+    if root is not None and config.data.name in OF_ALL_BELOW:
+        places.check_outside(folder, "run.root, run.name:", root, "data.root=")
+    if root is not None and disk is not None:
+        places.check_outside(disk, "data.stage_to:", root, "data.root=")
+    if disk is not None and workers_here:
+        places.check_folder(disk, "data.stage_to:")
     if config.checkpoints.mirror is not None:
         RemoteFolder(config.checkpoints.mirror, config.run.name, MANIFEST).check_writable()
     uri = config.tracking.uri or ""
@@ -196,6 +203,7 @@ def check_folder(plan: Plan) -> None:
     """UserError where the run folder holds a run of another configuration or on other images or damaged records, or
     run.resume forbids or cannot go on.
     """
+    plan.checkpoints.check_links()
     file, wanted = plan.folder / "config.yaml", plan.config.run.resume
     if isinstance(wanted, Path):
         read_manifest(wanted, verify=True)
@@ -235,6 +243,7 @@ def open_folder(plan: Plan) -> None:
     check_folder(plan)
     keep_others_from_writing()
     plan.folder.mkdir(parents=True, exist_ok=True)
+    plan.checkpoints.try_links()
     file = plan.folder / "config.yaml"
     tracking = plan.config.tracking.model_copy(update={"uri": masked(plan.config.tracking.uri or "") or None})
     write_bytes(file, to_yaml(plan.config.model_copy(update={"tracking": tracking})).encode())

@@ -9,7 +9,9 @@ from jgcl_ray.config import DataConfig, WalkersConfig
 from jgcl_ray.data.datasets.reid_dataset import ReidDataset, Split, warn_of_one_camera
 from jgcl_ray.errors import UserError
 
-__all__ = ["ReidDataset", "Split", "open_dataset"]
+__all__ = ["OF_ALL_BELOW", "ReidDataset", "Split", "open_dataset"]
+
+OF_ALL_BELOW = ("folder", "labelled")  # sets that are made of all images below their root
 
 
 def open_dataset(data: DataConfig, walkers: WalkersConfig | None = None) -> ReidDataset:
