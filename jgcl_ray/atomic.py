@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import glob
+import hashlib
 import json
 import logging
 import os
@@ -69,12 +70,19 @@ def check_replaceable(path: Path, name: str) -> None:
 
 def partial_of(path: Path) -> Path:
     """Where this process writes what is to become `path`; the suffix stays: some formats go by it."""
-    return path.with_name(f".{os.getpid()}.partial.{path.name}")
+    return path.with_name(f".{os.getpid()}.partial.{_kept(path)}")
+
+
+def _kept(path: Path) -> str:
+    """The name, or what stands for it where there would be no room for more before it."""
+    if len(os.fsencode(path.name)) <= 200:
+        return path.name
+    return hashlib.sha256(os.fsencode(path.name)).hexdigest() + path.suffix[-40:]
 
 
 def _clear_away(path: Path) -> None:
     """Drop what commands that were killed on the way to `path` left, an hour later: one elsewhere may still write."""
-    for stale in path.parent.glob(f".*.partial.{glob.escape(path.name)}"):
+    for stale in path.parent.glob(f".*.partial.{glob.escape(_kept(path))}"):
         pid = stale.name[1:].partition(".")[0]
         with suppress(FileNotFoundError):
             if pid.isdecimal() and not _runs(int(pid)) and time.time() - stale.stat().st_mtime > 3600:

@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +18,20 @@ class UserError(Exception):
     """Bad input: the message is one line that names the thing and the remedy. Entry points exit with code 2."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(in_one_line(message))
+
+
+def in_one_line(text: str) -> str:
+    """Lines joined by blanks, and all of it legible."""
+    return legible(" ".join(line.strip() for line in text.splitlines()))
+
+
+def legible(name: str) -> str:
+    """What would move or colour a terminal, as Python writes it: names of files may hold anything."""
+    return "".join(
+        sign.encode("unicode_escape").decode("ascii") if unicodedata.category(sign) in ("Cc", "Zl", "Zp") else sign
+        for sign in name
+    )
 
 
 # Of a place rather than of the program; most places are tried ahead (jgcl_ray/places.py), and some fill up later.

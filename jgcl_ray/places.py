@@ -38,6 +38,8 @@ def check_file(path: Path, option: str, wrote: Wrote, parents: bool = False) -> 
         refuse_foreign(path, option, wrote)
         if not parents and not os.path.lexists(path.parent):
             raise UserError(f"{option} {path}: there is no folder {path.parent}; make it first")
+        with suppress(FileNotFoundError):
+            path.lstat()  # of a name that is too long
         _try(path.parent, partial_of(path).name)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from jgcl_ray.arguments import LARGEST_SIDE, whole
-from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.errors import UserError, exit_on_user_error, legible
 
 _EXAMPLES = """
 An index is one file; it holds the embeddings of the gallery's images and where they lie.
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         if file is not None:
             write_json(file, [asdict(answer) for answer in answers])
         for answer in answers:
-            print("\n".join([answer.query, *answer.lines()] if len(answers) > 1 else answer.lines()))
+            print("\n".join([legible(answer.query), *answer.lines()] if len(answers) > 1 else answer.lines()))
 
 
 def _parser() -> argparse.ArgumentParser:

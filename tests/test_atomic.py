@@ -53,3 +53,11 @@ def test_rests_of_killed_commands_go(tmp_path: Path) -> None:
         os.utime(file, (0, 0))
     write_json(target, 1)
     assert sorted(tmp_path.iterdir()) == sorted([young, others, alive, target])
+
+
+def test_a_name_as_long_as_names_may_be(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 251 + ".png")
+    with replacing(path) as partial:
+        assert partial.suffix == ".png"
+        partial.write_bytes(b"x")
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -29,7 +29,7 @@ LONG = "n" * 300
     ("name", "words"),
     [
         ("there", "a folder"), ("file/x.json", "Not a directory"), ("none/x.json", "there is no folder"),
-        (LONG, "File name too long"), ("n" * 250, "File name too long"), ("/dev/null", "a device"),
+        (LONG, "File name too long"), ("n" * 256, "File name too long"), ("/dev/null", "a device"),
         ("/proc/x.json", "cannot be written to"),
     ],
 )  # fmt: skip
@@ -41,6 +41,7 @@ def test_files(tmp_path: Path, name: str, words: str) -> None:
         check_file(tmp_path / name, "--out", is_scores)
     check_file(tmp_path / "file", "--out", is_scores)
     check_file(tmp_path / "new.json", "--out", is_scores)
+    check_file(tmp_path / ("n" * 255), "--out", is_scores)
     check_file(tmp_path / "none" / "below" / "x.json", "--out", is_scores, parents=True)
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -13,6 +13,7 @@ import pytest
 
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.progress import plain_console, tracked
+from jgcl_ray.retrieval.answers import Answer
 
 
 @pytest.mark.parametrize("text", ["x[/y]", "[night] shift", ":smile: [bold]x"])
@@ -66,3 +67,9 @@ def test_output_that_takes_no_more_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", _TALKS, "1"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: No space left") and done.stderr.count("\n") == 1
+
+
+def test_names_do_not_move_the_terminal() -> None:
+    assert str(UserError("two  blanks\n   and a line\x1b[31m")) == "two  blanks and a line\\x1b[31m"
+    answer = Answer("q.jpg", ("a\tb\nc\x1b[2J\udcff ä.jpg",), (0.5,), ("door/1\n2",), ((0.0, 1.0),))
+    assert answer.lines() == ["1\t0.5000\tdoor/1\\n2\t0 to 1\ta\\tb\\nc\\x1b[2J\udcff ä.jpg"]

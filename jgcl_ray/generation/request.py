@@ -21,6 +21,7 @@ from jgcl_ray.models.textured_generator import WEIGHTS, check_size, load_views, 
 from jgcl_ray.ownership import is_view_scores
 from jgcl_ray.places import absolute, check_file, check_folder
 from jgcl_ray.progress import tracked
+from jgcl_ray.training.run_lock import only_writer
 
 GRID = 12  # people on the sheet
 
@@ -57,8 +58,8 @@ def generate_views(request: Request) -> ViewScores | None:
         check_bodies(people)
         refine = None if request.drafts else _refine(request, people)
         out = _outside(request.out, people)
-        out.mkdir(parents=True, exist_ok=True)
-        _write_all(partial(surface_people, people, refine=refine), people, request, views, out)
+        with only_writer(out, "give another --out"):
+            _write_all(partial(surface_people, people, refine=refine), people, request, views, out)
         return None
     generator = ViewGenerator.load(request.checkpoint, request.device, request.overrides)
     people = open_people(request.images, generator.config)
@@ -69,16 +70,16 @@ def generate_views(request: Request) -> ViewScores | None:
         features, name = own_features(generator), "the checkpoint's encoder"
     else:
         features, name = inception_features(request.inception, generator.device), request.inception.name
-    out.mkdir(parents=True, exist_ok=True)
 
-    _write_all(partial(pictures.generated_people, generator, people), people, request, views, out)
-    if mixed is not None:
-        pictures.write_mix(generator, people, mixed, views, out, request.gif)
-    if truth is None:
-        return None
-    scores = score_views(generator, people, truth, features, name, lambda batches: tracked(batches, "score"))
-    write_json(out / "scores.json", scores.to_json())
-    return scores
+    with only_writer(out, "give another --out"):
+        _write_all(partial(pictures.generated_people, generator, people), people, request, views, out)
+        if mixed is not None:
+            pictures.write_mix(generator, people, mixed, views, out, request.gif)
+        if truth is None:
+            return None
+        scores = score_views(generator, people, truth, features, name, lambda batches: tracked(batches, "score"))
+        write_json(out / "scores.json", scores.to_json())
+        return scores
 
 
 def _refine(request: Request, people: People) -> Refine:

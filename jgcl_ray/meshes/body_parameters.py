@@ -36,6 +36,7 @@ from jgcl_ray.ownership import AUTHOR, is_body_parameters
 from jgcl_ray.places import check_file
 from jgcl_ray.stored_files import UNREADABLE, in_short
 
+LARGEST = 1e6  # of any number here: of pixels, image heights, betas; beyond there is no body and no picture
 SHAPE_KEYS = [kind.shape_key for kind in BODY_KINDS.values()]
 
 
@@ -157,7 +158,7 @@ def _names(path: Path, names: np.ndarray) -> tuple[str, ...]:
     seen: set[str] = set()
     for name in listed:
         pure = PurePosixPath(name)
-        if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name:
+        if not pure.name or pure.is_absolute() or ".." in pure.parts or any(sign in name for sign in "\\\0"):
             raise UserError(f"{path}: {name!r} in names is not a path relative to the image folder, with / in it")
         if str(pure) in seen:
             raise UserError(f"{path}: names holds {name} twice")
@@ -179,6 +180,9 @@ def _expect(
     bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
     if bad.size:
         raise UserError(f"{path}: {key} of {names[bad[0]]} is not finite ({bad.size:,} such images)")
+    bad = np.flatnonzero((np.abs(array) > LARGEST).reshape(len(array), -1).any(axis=1))
+    if bad.size:
+        raise UserError(f"{path}: {key} of {names[bad[0]]} is beyond {LARGEST:g} ({bad.size:,} such images)")
 
 
 def _rotations(path: Path, pose: np.ndarray, names: tuple[str, ...], joints: int) -> np.ndarray:

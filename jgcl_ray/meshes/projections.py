@@ -17,6 +17,7 @@ from jgcl_ray.choices import RENDERERS
 from jgcl_ray.config import DataConfig, MeshesConfig
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.meshes.projection_folders import TRUTH, FolderProjections, SplitName
+from jgcl_ray.places import absolute
 
 
 class ProjectionSource(Protocol):
@@ -129,9 +130,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     given = _parser().parse_args(arguments)
     height, width = given.size
-    smpl = given.smpl and given.smpl.absolute()
-    job = DrawJob(given.parameters.absolute(), smpl, given.out.absolute(), given.split, height, width, given.renderer)
     with exit_on_user_error():
+        smpl = given.smpl and absolute(given.smpl)
+        files = absolute(given.parameters), smpl, absolute(given.out)
+        job = DrawJob(*files, given.split, height, width, given.renderer)
         try:
             drawn, kept = draw_ahead(job, given.workers)
         except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from jgcl_ray.contact_sheet import Tile, contact_sheet
 from jgcl_ray.encoder import Encoder
-from jgcl_ray.errors import UserError
+from jgcl_ray.errors import UserError, legible
 from jgcl_ray.image_files import UnreadableImage, read_image, write_picture
 from jgcl_ray.retrieval.index import GalleryIndex
 from jgcl_ray.retrieval.sightings import Filter
@@ -33,11 +33,17 @@ class Answer:
     spans: tuple[tuple[float, float] | None, ...] = ()  # k, first and last time of a track's crops in the index
 
     def lines(self) -> list[str]:
-        """Rank, distance and path, a tab between them; of tracks CAMERA/TRACK and time span before the path."""
-        middle = [f"{track}\t{_span_text(span)}\t" for track, span in zip(self.tracks, self.spans, strict=True)]
+        """Rank, distance and path, a tab between them; of tracks CAMERA/TRACK and time span before the path.
+
+        Control characters of names, tabs and ends of lines among them, are shown by their numbers.
+        """
+        middle = [
+            f"{legible(track)}\t{_span_text(span)}\t" for track, span in zip(self.tracks, self.spans, strict=True)
+        ]
         rows = zip(self.distances, middle or [""] * len(self.paths), self.paths, strict=True)
         return [
-            f"{rank}\t{distance:.4f}\t{place}{path}" for rank, (distance, place, path) in enumerate(rows, start=1)
+            f"{rank}\t{distance:.4f}\t{place}{legible(path)}"
+            for rank, (distance, place, path) in enumerate(rows, start=1)
         ]
 
 

@@ -169,6 +169,7 @@ def plan_run(config: Config) -> Plan:
     start = None if config.run.init_from is None else shipped(config.run.init_from)
     if start is not None and start.suffix == ".safetensors" and start.is_file():
         check_fits(start, config.encoder, f"run.init_from={config.run.init_from}")
+    _check_weights(config)
     check_limits(config, dataset.train, None if source is None else source.train)
     learnt_from = {"train": dataset.train} | ({} if source is None else {"source": source.train})
     return Plan(config, dataset, source, pack({name: ImageListing.of(split) for name, split in learnt_from.items()}))
@@ -306,6 +307,15 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
     )
     optimisers = build_optimisers(networks, config.optim, config.warmup, _joint_schedule(config))
     return Session(config, data, networks, optimisers, clusterer, device, shard)
+
+
+def _check_weights(config: Config) -> None:
+    """UserError where the networks cannot start with the files that are named: the workers would find it later."""
+    if config.encoder.weights_file is not None:
+        build_networks(config)
+    if config.run.init_from is not None:
+        random = config.encoder.model_copy(update={"weights": "random", "weights_file": None})  # fetches nothing
+        _start_from(config.run.init_from, build_networks(config.model_copy(update={"encoder": random})), random)
 
 
 def _start_from(given: Path | str, networks: Networks, config: EncoderConfig) -> None:

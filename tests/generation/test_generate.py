@@ -28,6 +28,7 @@ from jgcl_ray.models.networks import build_networks
 from jgcl_ray.models.origin import halved
 from jgcl_ray.models.textured_generator import TexturedGenerator
 from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved
+from jgcl_ray.training.run_lock import only_writer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -307,3 +308,16 @@ def test_mistakes_are_one_line(run: Path, walkers: Path, tmp_path: Path, capsys:
             call("--checkpoint", run, "--images", images, "--out", out, *others)
         error = capsys.readouterr().err
         assert exit_.value.code == 2 and message in error and "Traceback" not in error, error
+
+
+def test_two_commands_do_not_draw_into_one_folder(
+    run: Path, walkers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--checkpoint", run, "--images", walkers / "query", "--out", tmp_path / "out", "--first", 1]
+    with only_writer(tmp_path / "out"), pytest.raises(SystemExit) as ended:
+        call(*arguments)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and "writes there since" in error and "give another --out" in error
+    assert not list((tmp_path / "out").iterdir())
+    call(*arguments)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["grid.png", "test"]

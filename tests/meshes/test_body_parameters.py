@@ -82,6 +82,8 @@ def improper() -> np.ndarray:
         ({"names": np.array(["a.jpg", "../b.jpg", "c.jpg"])}, r"'\.\./b\.jpg' in names is not a path relative"),
         ({"names": np.array(["a.jpg", "/b.jpg", "c.jpg"])}, "'/b.jpg' in names is not a path relative"),
         ({"names": np.array(["a.jpg", "b\\b.jpg", "c.jpg"])}, "in names is not a path relative"),
+        ({"names": np.array(["a.jpg", ".", "c.jpg"])}, "'.' in names is not a path relative"),
+        ({"names": np.array(["a.jpg", "b\0b.jpg", "c.jpg"])}, "in names is not a path relative"),
         ({"names": np.array(NAMES, object)}, "cannot be read as an npz of plain arrays"),
         ({"pose": np.zeros((3, 23, 3))}, r"pose is float64 \(3, 23, 3\), expected numbers of shape \(3, 24, 3\) or"),
         ({"pose": np.zeros((2, 24, 3))}, r"pose is float64 \(2, 24, 3\)"),
@@ -97,6 +99,8 @@ def improper() -> np.ndarray:
         ),
         ({"camera": np.array([[1, 0, 0], [1, 0, np.inf], [1, 0, 0]])}, "camera of a/0002_.* is not finite"),
         ({"size": np.array([[10, 10], [0, 5], [3, 3]])}, "size of a/0002_.* is below one pixel"),
+        ({"betas": np.full((3, 10), 1e30)}, r"betas of 0001_.* is beyond 1e\+06 \(3 such"),
+        ({"camera": np.array([[1, 0, 0], [1e30, 0, 0], [1, 0, 0]])}, "camera of a/0002_.* is beyond"),
         ({"size": np.array([10, 10, 10])}, r"size is int64 \(3,\)"),
     ],
 )

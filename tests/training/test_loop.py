@@ -284,6 +284,13 @@ def test_a_run_starts_from_the_packages_encoder(walkers: Path, tmp_path: Path) -
             torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("field", ["run.init_from", "encoder.weights_file"])
+def test_weights_are_read_before_the_run(walkers: Path, tmp_path: Path, field: str) -> None:
+    (tmp_path / "cut.pth").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"cut\.pth: not a readable file"):
+        plan_run(configured(walkers, tmp_path, "encoder.weights=imagenet", f"{field}={tmp_path / 'cut.pth'}"))
+
+
 def test_stages_go_by_either_name(walkers: Path, tmp_path: Path) -> None:
     assert configured(walkers, tmp_path, "run.stages=[warmup, generator, joint]").run.stages[1] == "generation"
 

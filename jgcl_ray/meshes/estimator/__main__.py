@@ -29,6 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _estimate(given: argparse.Namespace) -> None:
     images, out = absolute(given.images), absolute(given.out)
+    if given.smpl is not None and given.checkpoint is None:
+        raise UserError("--smpl is for SPIN's bodies (--checkpoint); those of the package's estimator need none")
+    if given.checkpoint is not None and given.sheet is not None and given.smpl is None:
+        raise UserError("--sheet of SPIN's bodies (--checkpoint) needs their model: give it by --smpl FILE")
+    if given.checkpoint is not None and given.checkpoint.suffix == ".safetensors":
+        raise UserError(f"--checkpoint {given.checkpoint}: SPIN's is a file of torch.save, .pt; or is it --weights?")
     check_parameters_file(out, "--out")
     if given.sheet is not None:
         check_sheet(given.sheet, "--sheet")
