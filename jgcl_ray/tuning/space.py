@@ -32,6 +32,9 @@ from jgcl_ray.training.best import chooser
 Kind = Literal["uniform", "loguniform", "int", "choice", "grid"]
 Params = dict[str, Any]  # section.field -> value
 
+MOST_TRIALS = 10_000
+LARGEST = 2**53  # of bounds: beyond, floats leave out whole numbers
+
 _KINDS = ("uniform", "loguniform", "int", "choice", "grid")
 # What a trial is given by the sweep, and what decides how many trials run at a time.
 _NOT_SEARCHED = (
@@ -66,7 +69,9 @@ class SweepConfig(Section):
     """A YAML of configs/search."""
 
     config: str = Field("walkers", description="Configuration that is varied, where no other is given.")
-    trials: int | None = Field(None, ge=1, description="How many; null: every combination of a grid once.")
+    trials: int | None = Field(
+        None, ge=1, le=MOST_TRIALS, description="How many; null: every combination of a grid once."
+    )
     seed: Seed = Field(1, description="Of the draws of values; a trial's own seed is run.seed.")
     metric: Metric | None = Field(
         None, description="What is made large; null: the score that chooses the best checkpoint (eval.select_on)."
@@ -163,6 +168,11 @@ def check_space(name: str, sweep: SweepConfig, base: Config) -> Space:
     dimensions = tuple(_dimension(field, given, base) for field, given in sweep.fields.items())
     space = Space(name, sweep, dimensions)
     grids = [each for each in dimensions if each.kind == "grid"]
+    if space.combinations > MOST_TRIALS:
+        raise UserError(
+            f"search space {name}: {space.combinations:,} combinations on the grid, and a sweep has {MOST_TRIALS:,} "
+            "trials at most: give fewer values, or make some of them a choice"
+        )
     if not grids and sweep.trials is None:
         raise UserError(f"search space {name}: how many trials? nothing is a grid: give trials: N or --trials N")
     if sweep.trials is not None and sweep.trials < space.combinations:
@@ -281,6 +291,8 @@ def _check_bounds(dimension: Dimension) -> None:
     low, high = values
     if dimension.kind == "int" and not all(isinstance(value, int) for value in values):
         raise UserError(f"{said}: give two whole numbers")
+    if max(abs(low), abs(high)) > LARGEST:
+        raise UserError(f"{said}: numbers beyond {LARGEST:,}")
     if not low < high:
         raise UserError(f"{said}: an empty range, {low} is not below {high}")
     if dimension.kind == "loguniform" and low <= 0:
