@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +18,7 @@ import pytest
 from PIL import Image
 
 from jgcl_ray.batches import NOVEL_VIEWS
-from jgcl_ray.data.walkers import WalkersSize, render
+from jgcl_ray.data.walkers import WalkersSize, render, rendering
 from jgcl_ray.data.walkers.sheet import contact_sheet
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.projection_folders import VIEWS, view_folder
@@ -91,6 +95,20 @@ def test_true_views_show_the_same_scene_and_another_side(root: Path) -> None:
 def test_same_arguments_same_pictures_also_with_two_processes(root: Path, tmp_path: Path) -> None:
     render(tmp_path / "again", SIZE, seed=5, workers=2)
     assert_same(pictures(tmp_path / "again"), pictures(root))
+
+
+def test_ctrl_c_is_heard_by_the_parent_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    """Else each process would tell in a page where it was interrupted."""
+    asks = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    with rendering.deaf_children():
+        subprocess.run([sys.executable, "-c", asks], check=True)
+    subprocess.run([sys.executable, "-c", asks], check=True)
+    assert capfd.readouterr().out.split() == ["True", "False"]
+    done = False
+    with pytest.raises(KeyboardInterrupt), rendering.deaf_children():
+        os.kill(os.getpid(), signal.SIGINT)
+        done = True
+    assert done, "heard when all is started"
 
 
 def test_interrupted_rendering_is_resumed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ import io
 import multiprocessing
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -183,8 +185,39 @@ def _render_all(plan: Plan, rows: list[int], folder: Path, size: WalkersSize, wo
         return
     # Spawned, not forked: torch and Embree run threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(plan,)) as pool:
-        yield from pool.map(_render_in_worker, ((row, folder, size) for row in rows), chunksize=4)
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(plan,))
+    try:
+        with deaf_children():
+            rendered = pool.map(_render_in_worker, ((row, folder, size) for row in rows), chunksize=4)
+        yield from rendered
+    except BaseException:  # files are whole or not there: nobody waits for what is begun
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes that are started here do not hear Ctrl-C, which a terminal sends to all: their parent ends them.
+
+    The parent hears it afterwards: half started, they would wait for ever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 _plan: Plan | None = None  # of a worker process
