@@ -13,6 +13,7 @@ import pytest
 
 from jgcl_ray import evaluate, export, generate, pretrain, search, train, tune
 from jgcl_ray.atomic import replacing, room_for
+from jgcl_ray.cache import cache_folder
 from jgcl_ray.data.walkers import __main__ as walkers
 from jgcl_ray.data.walkers import rendering
 from jgcl_ray.encoder import Encoder
@@ -217,3 +218,32 @@ def test_a_cache_that_cannot_be_made(
     with pytest.raises(SystemExit) as ended:
         walkers.main(["--preset", "tiny"])
     assert ended.value.code == 2 and "JGCL_RAY_CACHE" in capsys.readouterr().err
+
+
+def test_a_cache_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    for given, expected in (
+        ("~/kept", "/home/me/kept"),
+        ("kept", f"{tmp_path}/kept"),
+        ("", "/home/me/.cache/jgcl_ray"),
+    ):
+        monkeypatch.setenv("JGCL_RAY_CACHE", given)
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        assert cache_folder() == Path(expected)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/big")
+    assert cache_folder() == Path("/big/jgcl_ray")
+    monkeypatch.setenv("JGCL_RAY_CACHE", "~nobody_here/x")
+    with pytest.raises(UserError, match="nobody here"):
+        cache_folder()
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> NoReturn:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("JGCL_RAY_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(UserError, match="JGCL_RAY_CACHE"):
+        cache_folder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 import warnings
 from collections import Counter, defaultdict
@@ -28,7 +29,7 @@ def times_of(root: Path, paths: Sequence[str]) -> tuple[np.ndarray | None, np.nd
     """
     if not (root / TRACKS).is_file():
         return _frame_numbers(root, paths), None
-    seconds = _table(root / TRACKS, ("file", "time"), lambda row: (row["file"], float(row["time"])))
+    seconds = _table(root / TRACKS, ("file", "time"), lambda row: (row["file"], _seconds(row["time"])))
     times = np.array([seconds.get(path, np.nan) for path in paths])
     if np.isnan(times).all():
         raise UserError(
@@ -40,7 +41,7 @@ def times_of(root: Path, paths: Sequence[str]) -> tuple[np.ndarray | None, np.nd
     lives = _table(
         root / SPANS,
         ("camera", "track", "start", "end"),
-        lambda row: (f"{row['camera']}/{row['track']}", (float(row["start"]), float(row["end"]))),
+        lambda row: (f"{row['camera']}/{row['track']}", (_seconds(row["start"]), _seconds(row["end"]))),
     )
     unknown = (np.nan, np.nan)
     return times, np.array([lives.get(path.rpartition("/")[0], unknown) for path in paths])
@@ -49,7 +50,7 @@ def times_of(root: Path, paths: Sequence[str]) -> tuple[np.ndarray | None, np.nd
 def _table(
     path: Path, columns: Sequence[str], read: Callable[[dict[str, str]], tuple[str, Value]]
 ) -> dict[str, Value]:
-    """key -> value of each line; UserError with its number for one that does not parse."""
+    """key -> value of each line; UserError with its number for one that does not parse, or contradicts another."""
     found: dict[str, Value] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
@@ -62,10 +63,18 @@ def _table(
                     key, value = read(row)
                 except (ValueError, TypeError) as error:
                     raise UserError(f"{path}:{rows.line_num}: {error}; write it again, or move it away") from None
-                found[key] = value
+                if found.setdefault(key, value) != value:
+                    raise UserError(f"{path}:{rows.line_num}: {key} again, with another time; take one out")
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); write it again, or move it away") from None
     return found
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not math.isfinite(seconds):
+        raise ValueError(f"{text} is no time")
+    return seconds
 
 
 def _frame_numbers(root: Path, paths: Sequence[str]) -> np.ndarray | None:
