@@ -67,7 +67,7 @@ class CameraMeans:
     def centred(self, embeddings: np.ndarray, cameras: Sequence[Camera | None] | np.ndarray) -> np.ndarray:
         """(n, D) float32 of unit length: each embedding less its camera's mean; less that of all for None.
 
-        UserError for a camera without a mean.
+        UserError for a camera without a mean, and for an embedding that is one.
         """
         missing = self.missing([name for name in _names(cameras) if name is not None])
         if missing:
@@ -80,7 +80,14 @@ class CameraMeans:
         offsets = np.array([rows[name] for name in _names(cameras)], np.float32).reshape(embeddings.shape)
         shifted = embeddings - offsets
         lengths = np.linalg.norm(shifted, axis=1, keepdims=True)
-        return np.asarray(shifted / np.maximum(lengths, 1e-12), np.float32)
+        if (nothing := np.flatnonzero(lengths < 1e-6)).size:
+            camera = _names(cameras)[nothing[0]]
+            whose = "all cameras" if camera is None else f"camera {camera}"
+            raise UserError(
+                f"an embedding is the mean of {whose}, whose images are all alike to this encoder: nothing is left "
+                "of them less their mean; leave camera means out"
+            )
+        return np.asarray(shifted / lengths, np.float32)
 
     def joined(self, other: CameraMeans) -> CameraMeans:
         """With the cameras of `other` that this has not."""

@@ -195,6 +195,8 @@ class Encoder:
                 embeddings[start : start + batch_size] = batch.cpu().numpy()
         if not all(np.isfinite(embeddings).all() for embeddings in found):
             raise UserError(f"{self.description}: gives embeddings that are no numbers, its training diverged")
+        if not all(embeddings.any(axis=1).all() for embeddings in found):
+            raise UserError(f"{self.description}: gives embeddings of length 0, its training collapsed")
         return found
 
     def read(self, image: ImageLike, row: int = 0) -> np.ndarray:

@@ -9,6 +9,7 @@ import copy
 import io
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,6 +94,8 @@ def export(encoder: Encoder, path: Path, format_name: str) -> float:
     with replacing(path) as partial:
         how.write(module, _random_images(_TRACED, encoder), metadata, partial)
         difference = _difference(module, how.read(partial), encoder)
+        if math.isnan(difference):
+            raise UserError(f"{encoder.description}: gives embeddings that are no numbers, its training diverged")
         if not difference <= TOLERANCE:
             raise RuntimeError(f"{path}: {format_name} differs from the encoder by {difference:.1e}; not kept")
     return difference

@@ -68,3 +68,11 @@ def test_for_labels_a_camera_of_few_images_loses_the_mean_of_all() -> None:
     few = without_camera_means(embeddings[:5], np.arange(5))
     everyone = embeddings[:5] - embeddings[:5].mean(0)
     np.testing.assert_allclose(few, everyone / np.linalg.norm(everyone, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_nothing_is_left_of_images_that_are_all_alike() -> None:
+    embeddings = np.array([[1, 0], [1, 0], [0, 1], [0.6, 0.8]], np.float32)
+    means = CameraMeans.of(embeddings, ["a", "a", "b", "b"])
+    assert np.linalg.norm(means.centred(embeddings[2:], ["b", "b"]), axis=1) == pytest.approx(1)
+    with pytest.raises(UserError, match="mean of camera a, whose images are all alike"):
+        means.centred(embeddings, ["a", "a", "b", "b"])

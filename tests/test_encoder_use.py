@@ -24,6 +24,7 @@ from jgcl_ray import encoder as encoder_module
 from jgcl_ray.config import Config, load_config
 from jgcl_ray.data.transforms import normalise_images
 from jgcl_ray.errors import UserError
+from jgcl_ray.export_formats import export
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.models.resnet import ARCHITECTURES, ResNet
@@ -224,6 +225,14 @@ def test_an_encoder_that_diverged_is_told(run: Path, pictures: list[Image.Image]
     with torch.no_grad():
         encoder.module.embed.bias[0] = torch.nan
     with pytest.raises(UserError, match="its training diverged"):
+        encoder.embed(pictures)
+    with pytest.raises(UserError, match="its training diverged"):
+        export(encoder, run / "x.safetensors", "safetensors")
+    assert not (run / "x.safetensors").exists()
+    with torch.no_grad():
+        for parameter in encoder.module.parameters():
+            parameter.zero_()
+    with pytest.raises(UserError, match="length 0, its training collapsed"):
         encoder.embed(pictures)
 
 

@@ -98,7 +98,9 @@ def embedding_map(
         others = np.random.default_rng(0).permutation(rows[~named])
         rows = np.sort(np.concatenate([rows[named], others])[:MOST_POINTS])
     neighbours = min(30.0, (len(rows) - 1) / 3)
-    places = TSNE(perplexity=neighbours, init="pca", random_state=0).fit_transform(features[rows])
+    places = np.zeros((len(rows), 2), np.float32)
+    if np.ptp(features[rows], axis=0).max() > 1e-7:  # of equal rows scikit-learn ends the process
+        places = TSNE(perplexity=neighbours, init="pca", random_state=0).fit_transform(features[rows])
     identities, cameras = identities[rows], cameras[rows]
     figure = Figure((10.4, 5.2), dpi=DOTS, layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -121,6 +121,8 @@ def test_map_of_few_or_many_points() -> None:
     assert embedding_map(features[:5], people[:5], cameras[:5], {}) is None
     drawn = embedding_map(features, people, cameras, {1: "door"})
     assert drawn is not None and drawn.width > drawn.height
+    alike = embedding_map(np.repeat(features[:1], 40, axis=0), people, cameras, {1: "door"})
+    assert alike is not None and alike.size == drawn.size, "of an encoder that tells nobody apart"
 
 
 def test_page_holds_everything_and_fetches_nothing(written: list[Path], found: Assessment) -> None:
