@@ -351,9 +351,9 @@ def _git_tags() -> dict[str, str]:
 def git_commit(checkout: Path) -> str | None:
     """The commit of a checkout, read from its files; None where there is none (an installed package)."""
     git = checkout / ".git"
-    if git.is_file():  # a worktree or a submodule: gitdir: PATH
-        git = checkout / git.read_text().removeprefix("gitdir:").strip()
     try:
+        if git.is_file():  # a worktree or a submodule: gitdir: PATH
+            git = checkout / git.read_text().removeprefix("gitdir:").strip()
         head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):
             return head
@@ -364,7 +364,7 @@ def git_commit(checkout: Path) -> str | None:
             if (folder / ref).exists():
                 return (folder / ref).read_text().strip()
         packed = (shared / "packed-refs").read_text().splitlines()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
     return next((line.split()[0] for line in packed if line.endswith(f" {ref}")), None)
 

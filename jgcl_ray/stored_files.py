@@ -45,6 +45,16 @@ def read_json(path: Path, kind: type[Content], remedy: str) -> Content:
     return parse_json(content, kind, str(path), remedy)
 
 
+def read_lines(path: Path, remedy: str) -> list[str]:
+    """The lines of a text in UTF-8; UserError as in `read_json`."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: damaged (no text in UTF-8: {error}); {remedy}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+
+
 def read_yaml_as(path: Path, kind: type[Content], remedy: str) -> Content:
     """The same of a YAML document."""
     try:

@@ -264,6 +264,8 @@ def test_mistakes_end_in_one_line(call: Call, run: Path, photos: Path, tmp_path:
         ((run, "--data", "market1501", "--root", without(photos, tmp_path / "empty", "bounding_box_test/*")),
          "empty/bounding_box_test: holds no image"),
         ((run, "--data", "folder", "--root", crops), "has no identities to score against"),
+        ((run, "--data", "labelled", "--root", photos / "query", "data.pattern={identity}_c{camera}*",
+          "data.train_share=1"), "nobody is left to be searched for; lower data.train_share"),
         ((run, "--data", "market1501"), "data.root is not set"),
         ((run, "--data", "market"), "data.name='market': no such data set; did you mean market1501?"),
         ((tmp_path / "nowhere", *given), "nowhere: no such file or folder"),

@@ -274,6 +274,11 @@ def labels_of(dataset: ReidDataset, protocol: RankingProtocol | None = None) -> 
 def labelled(dataset: ReidDataset) -> tuple[Split, Split]:
     """Query and gallery of a data set; UserError where there are none, or nobody labelled them."""
     query, gallery = dataset.query, dataset.gallery
+    if (query is None or gallery is None) and dataset.train.identities is not None:
+        raise UserError(
+            f"{dataset.root}: all of it is to be trained on, and nobody is left to be searched for; lower "
+            "data.train_share, or give the folders of queries and gallery"
+        )
     if query is None or gallery is None or query.identities is None or gallery.identities is None:
         raise UserError(
             f"{dataset.root}: a data set of kind {dataset.name!r} has no identities to score against; evaluate on a "

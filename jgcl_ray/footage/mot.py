@@ -13,6 +13,7 @@ import numpy as np
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.rows import PERSON, Rows, make_rows, number_table, text_lines
+from jgcl_ray.stored_files import read_lines
 
 PEDESTRIAN = ("1",)  # of MOTChallenge's twelve classes; distractors, reflections and statues have others
 
@@ -34,7 +35,7 @@ def read_mot(path: Path) -> Rows:
     names = path.with_name("labels.txt")
     if _is_ground_truth(path, table):
         if names.is_file():
-            return _cvat(table, where, [name.strip().lower() for name in names.read_text().splitlines()])
+            return _cvat(table, where, [name.strip().lower() for name in read_lines(names, "restore it")])
         return _ground_truth(table, where)
     return _results(table, where, blanks="," not in lines[0][1], last=[line for _, line in lines])
 

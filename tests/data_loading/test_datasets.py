@@ -218,10 +218,12 @@ class TestMsmt17:
             ("0000/0000_002_01_0303morning_0017_1.jpg", "list_val.txt:1"),
             ("0000/0000_002_01_0303morning_0017_1.jpg 0\n" * 2, "list_val.txt:2"),
             ("0001/0001_000_05_0303morning_0015_0.jpg 1", "in list_train.txt too"),
+            ("0000/0000_002_01_0303morning_0017_1.jpg 99999999999999999999", "list_val.txt:1"),
+            ("0000/\udcff.jpg 0", "no text in UTF-8"),
         ],
     )
     def test_damaged_list(self, tmp_path, text, reason):
-        (write_msmt17(tmp_path) / "list_val.txt").write_text(text)
+        (write_msmt17(tmp_path) / "list_val.txt").write_bytes(os.fsencode(text))
         message = refused("msmt17", tmp_path)
         assert str(tmp_path / "list_val.txt") in message and reason in message
 

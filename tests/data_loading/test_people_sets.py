@@ -290,6 +290,16 @@ class TestMars:
         (tmp_path / "info/query_IDX.mat").write_bytes(b"no matlab file at all" * 20)
         assert "query_IDX.mat: not a MATLAB file" in refused("mars", tmp_path)
 
+    def test_words_in_place_of_numbers(self, tmp_path):
+        write_info(write_mars(tmp_path))
+        scipy.io.savemat(tmp_path / "info/query_IDX.mat", {"query_IDX": np.array(["one", "two"])})
+        assert "query_IDX is no matrix of numbers" in refused("mars", tmp_path)
+
+    def test_names_that_are_no_text(self, tmp_path):
+        write_info(write_mars(tmp_path))
+        (tmp_path / "info/test_name.txt").write_bytes(b"\xff\xfe")
+        assert "test_name.txt: damaged (no text in UTF-8" in refused("mars", tmp_path)
+
     def test_other_variable(self, tmp_path):
         write_info(write_mars(tmp_path))
         scipy.io.savemat(tmp_path / "info/query_IDX.mat", {"queries": np.ones((1, 2))})

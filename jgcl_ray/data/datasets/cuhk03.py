@@ -201,7 +201,7 @@ def _listed(path: Path) -> dict[str, list[str]]:
         splits: Any = json.loads(path.read_text(encoding="utf-8"))
         # Of a Windows path too: it takes both kinds of slash.
         return {part: [PureWindowsPath(row[0]).name for row in splits[0][part]] for part in NEW_PARTS}
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not torchreid's division ({error!r}); restore it or move it away") from None
 
 

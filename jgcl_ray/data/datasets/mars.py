@@ -21,6 +21,7 @@ from jgcl_ray.data.datasets.reid_dataset import (
     warn_of_counts,
 )
 from jgcl_ray.errors import UserError
+from jgcl_ray.stored_files import read_lines
 
 TITLE = "MARS"
 FOLDERS = ("bbox_train", "bbox_test")
@@ -125,7 +126,7 @@ def _query_tracks(info: Path) -> list[Track] | None:
         raise UserError(
             f"{info}: {', '.join(missing)} missing; copy it from the authors' archive, or move {info} away"
         )
-    names = [line.strip() for line in (info / INFO[0]).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    names = [line.strip() for line in read_lines(info / INFO[0], "take it from the authors' archive") if line.strip()]
     spans = matrix(info / INFO[1], "track_test_info")
     chosen = matrix(info / INFO[2], "query_IDX").ravel()
     if spans.ndim != 2 or spans.shape[1] != 4 or not _within(chosen, len(spans)):

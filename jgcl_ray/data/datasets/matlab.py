@@ -28,9 +28,15 @@ def variable(path: Path, key: str) -> Any:
 
 def matrix(path: Path, key: str) -> np.ndarray:
     """The same, whole numbers, int64."""
-    return np.asarray(variable(path, key)).astype(np.int64)
+    try:
+        return np.asarray(variable(path, key)).astype(np.int64)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: {key} is no matrix of numbers ({error}); restore it from the archive") from None
 
 
 def strings(path: Path, key: str) -> list[str]:
     """The same, a cell array of strings."""
-    return [str(np.asarray(cell).ravel()[0]) for cell in np.asarray(variable(path, key)).ravel()]
+    cells = [np.asarray(cell).ravel() for cell in np.asarray(variable(path, key)).ravel()]
+    if not all(len(cell) for cell in cells):
+        raise UserError(f"{path}: {key} holds an empty cell; restore it from the archive")
+    return [str(cell[0]) for cell in cells]

@@ -22,6 +22,7 @@ from jgcl_ray.data.datasets.reid_dataset import (
     visible,
 )
 from jgcl_ray.errors import UserError
+from jgcl_ray.stored_files import read_lines
 
 TITLE = "MSMT17"
 PUBLISHED = Published(32_621, 11_659, 82_161, train_identities=1_041, test_identities=3_060, cameras=15)
@@ -129,11 +130,11 @@ def _read_list(path: Path, folder: Path, there: frozenset[str], version: Version
             f"{path}: no such list file; {version.title} comes with four, copy them beside {folder.name}/"
         )
     labels: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path, "restore it from the authors' archive"), start=1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(" ")
-        if not name or not label.isdecimal():
+        if not name or not label.isdecimal() or len(label) > 18:  # an int64 has as many
             raise UserError(f"{path}:{number}: {line!r} is not of the form {LIST_NAMES.example} 0; restore the list")
         if name in labels:
             raise UserError(f"{path}:{number}: {name} is listed twice; restore the list from the authors' archive")

@@ -121,7 +121,7 @@ def _listed(path: Path, number: int, people: frozenset[int]) -> tuple[frozenset[
         halves = [[int(name.rpartition("_")[2]) for name in splits[number][part]] for part in ("train", "test")]
     except IndexError:
         raise UserError(f"data.split={number}: {path} holds {len(splits)} divisions, from 0 on") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not torchreid's list of divisions ({error}); restore it or move it away") from None
     missing = set().union(*halves) - people
     if missing:
