@@ -9,16 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jgcl_ray import evaluate, export, generate, pretrain, search, train, tune
 from jgcl_ray.atomic import replacing, room_for
 from jgcl_ray.cache import cache_folder
+from jgcl_ray.data import staging
 from jgcl_ray.data.walkers import __main__ as walkers
 from jgcl_ray.data.walkers import rendering
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.footage import __main__ as footage
+from jgcl_ray.meshes.drawing import write_atomically
 from jgcl_ray.meshes.estimator import __main__ as estimator
 from jgcl_ray.ownership import is_scores
 from jgcl_ray.places import absolute, check_apart, check_file, check_folder
@@ -247,3 +251,26 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", nowhere)
     with pytest.raises(UserError, match="JGCL_RAY_CACHE"):
         cache_folder()
+
+
+@pytest.mark.parametrize("where", ["projections", "a copy of the photos", "walkers"])
+def test_a_disk_that_fills_up_is_named(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What writes knows a number alone, not which file or disk."""
+
+    def full(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(staging, "_copy", full)
+    monkeypatch.setattr(rendering, "_render_photo", full)
+    calls: dict[str, Callable[[], object]] = {
+        "projections": lambda: write_atomically(
+            np.zeros((4, 2), np.uint8), tmp_path / "out" / "a.png", tmp_path / "o"
+        ),
+        "a copy of the photos": lambda: staging.stage_folder(tmp_path / "photos", tmp_path / "out"),
+        "walkers": lambda: rendering.render(tmp_path / "out", rendering.WalkersSize(2, 2, 4, 0, 32), 1, workers=1),
+    }
+    with pytest.raises(UserError, match=f"{tmp_path}/out.*: its disk is full"):
+        calls[where]()

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jgcl_ray.atomic import one_at_a_time
+from jgcl_ray.atomic import one_at_a_time, room_for
 from jgcl_ray.data.datasets import ReidDataset
 from jgcl_ray.data.datasets.image_tree import file_tree
 from jgcl_ray.errors import UserError
@@ -34,7 +34,7 @@ def stage_folder(source: Path, disk: Path, progress: Callable[[int, int], None] 
     source = source.resolve()
     name = os.fsdecode(os.fsencode(source.name)[:_NAME_BYTES])
     target = disk / f"{name}-{hashlib.sha256(str(source).encode()).hexdigest()[:12]}"
-    with _alone(disk, target.name):
+    with _alone(disk, target.name), room_for(target):
         listed = _list(source)
         if _listing(target) == listed:
             return target

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jgcl_ray.atomic import room_for
 from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.body_kinds import BODY_KINDS
 from jgcl_ray.meshes.body_models import BodyModel
@@ -189,8 +190,9 @@ def write_atomically(grey: np.ndarray, path: Path, unfinished: Path) -> None:
     unfinished.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     begun = unfinished / f"{uuid.uuid4().hex}.png"
-    Image.fromarray(grey).save(begun, compress_level=1)
-    begun.replace(path)
+    with room_for(path):
+        Image.fromarray(grey).save(begun, compress_level=1)
+        begun.replace(path)
 
 
 @lru_cache(maxsize=1)

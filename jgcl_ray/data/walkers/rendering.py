@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-from jgcl_ray.atomic import one_at_a_time, write_json
+from jgcl_ray.atomic import one_at_a_time, room_for, write_json
 from jgcl_ray.batches import NOVEL_VIEWS
 from jgcl_ray.cache import cache_folder
 from jgcl_ray.config import WalkersConfig
@@ -120,7 +120,8 @@ def render(out: Path, size: WalkersSize, seed: int, workers: int | None = None) 
     if not _is_rendered(out, size, seed):
         with one_at_a_time(out.with_name(f".{out.name}.lock")):
             if not _is_rendered(out, size, seed):
-                _render_set(out, size, seed, workers)
+                with room_for(out):
+                    _render_set(out, size, seed, workers)
 
 
 def _is_rendered(out: Path, size: WalkersSize, seed: int) -> bool:
