@@ -162,6 +162,17 @@ class GeneratorConfig(Section):
 class DiscriminatorConfig(Section):
     width: int = Field(32, ge=1, description="Channels of the discriminator's first layers.")
     scales: int = Field(3, ge=1, description="How many times the image is judged, each time at half the size.")
+    initialisation: Literal["normal", "kaiming"] = Field(
+        "normal",
+        description="normal: weights of standard deviation 0.02, as published; narrow layers pass so little on that "
+        "all images have one score for long. kaiming: by fan-in, residual branches and heads times 0.3.",
+    )
+    penalty_every: int = Field(
+        1,
+        ge=1,
+        description="The gradient penalty is computed every so many-th step of the run, times that number, and "
+        "recorded in the losses of these steps (StyleGAN2, arXiv 1912.04958, appendix B); 1: as published.",
+    )
 
 
 class LossesConfig(Section):

@@ -86,10 +86,17 @@ def adversarial_terms(maps_of_fakes: Maps, plan: StepPlan) -> Terms:
     return {f"adversarial_{fake}": adversarial.generator_loss(maps) for fake, maps in of_each.items()}
 
 
-def discriminator_terms(maps_of_fakes: Maps, real: ScoresWithGradient, losses: LossesConfig, plan: StepPlan) -> Terms:
-    """`discriminator_*`: for each fake its own loss, the real image's and the penalty; the latter two are shared."""
-    penalty = adversarial.gradient_penalty(real.gradients)
-    shared = adversarial.real_loss(real.maps) + losses.gradient_penalty * penalty
+def discriminator_terms(
+    maps_of_fakes: Maps, real: ScoresWithGradient, losses: LossesConfig, plan: StepPlan, penalty_every: int = 1
+) -> Terms:
+    """`discriminator_*`: for each fake its own loss, the real image's and the penalty; the latter two are shared.
+
+    penalty_every: the penalty stands for so many steps; without gradients of `real` there is none.
+    """
+    shared = adversarial.real_loss(real.maps)
+    if real.gradients:
+        weight = losses.gradient_penalty * penalty_every
+        shared = shared + weight * adversarial.gradient_penalty(real.gradients)
     of_each = _by_fake(maps_of_fakes, plan.discriminated)
     return {f"discriminator_{fake}": adversarial.fake_loss(maps) + shared for fake, maps in of_each.items()}
 

@@ -26,7 +26,7 @@ class ScoresWithGradient:
     """What D says of a batch, and how its sum over each map changes with the image."""
 
     maps: tuple[torch.Tensor, ...]  # per scale (B, 1, h, w)
-    gradients: tuple[torch.Tensor, ...]  # per scale (B, 3, H, W): d (sum of the map) / d image
+    gradients: tuple[torch.Tensor, ...]  # per scale (B, 3, H, W): d (sum of the map) / d image; empty: not computed
 
 
 class Discriminator(nn.Module):
@@ -35,6 +35,8 @@ class Discriminator(nn.Module):
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
         self.scales = Layers[PatchNetwork](PatchNetwork(config.width) for _ in range(config.scales))
+        if config.initialisation == "kaiming":
+            self._initialise_by_fan_in()
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """image (B, 3, H, W) -> one float32 map of scores (B, 1, H/4, W/4), (B, 1, H/8, W/8), ... per scale."""
@@ -57,6 +59,13 @@ class Discriminator(nn.Module):
             maps.append(at_least_float32(scores))
             gradients.append(at_least_float32(gradient))
         return ScoresWithGradient(tuple(maps), tuple(gradients))
+
+    def _initialise_by_fan_in(self) -> None:
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1:
+                nn.init.kaiming_normal_(parameter, a=SLOPE)
+                if name.endswith("conv2.weight") or "head" in name:  # small beside what they are added to
+                    parameter.data.mul_(0.3)
 
 
 class PatchNetwork(nn.Module):

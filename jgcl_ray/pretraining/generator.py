@@ -176,14 +176,9 @@ def _batches(given: Cutouts, recipe: GeneratorRecipe, start: int) -> Batches:
 
 
 def _judge(recipe: GeneratorRecipe) -> Discriminator:
-    """With scores that differ from the first step on: of its own initial weights they hardly do."""
-    judge = Discriminator(DiscriminatorConfig(width=recipe.judge_width, scales=recipe.judge_scales))
-    for name, parameter in judge.named_parameters():
-        if parameter.ndim > 1:
-            nn.init.kaiming_normal_(parameter, a=0.2)
-            if name.endswith("conv2.weight") or "head" in name:  # of residual blocks: small beside what they add to
-                parameter.data.mul_(0.3)
-    return judge
+    """With scores that differ from the first step on."""
+    shape = {"width": recipe.judge_width, "scales": recipe.judge_scales}
+    return Discriminator(DiscriminatorConfig(initialisation="kaiming", **shape))
 
 
 def _on(network: Any, device: torch.device) -> Any:

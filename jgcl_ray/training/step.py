@@ -32,6 +32,7 @@ from jgcl_ray.losses.joint import (
 from jgcl_ray.losses.reconstruction import Fake
 from jgcl_ray.losses.view_contrast import view_contrast
 from jgcl_ray.memories.instances import MemoryBank
+from jgcl_ray.models.discriminator import ScoresWithGradient
 from jgcl_ray.models.encoder import EncoderOutput
 from jgcl_ray.models.networks import Networks
 from jgcl_ray.training.optim import Optimisers
@@ -155,14 +156,19 @@ def update_discriminator(
     plan: StepPlan,
     step: int,
 ) -> Terms:
-    """D's step on the fakes, detached, and the real image, seen once and weighed by their number."""
+    """D's step on the fakes, detached, and the real image, seen once and weighed by their number.
+
+    step: of the run, which says whether the gradient penalty's turn has come.
+    """
     if not plan.discriminated:
         return {}
-    D = networks.discriminator
+    D, every = networks.discriminator, config.discriminator.penalty_every
+    x = laid_out(batch.image, config.precision)
+    penalised = config.losses.gradient_penalty > 0 and step % every == 0
     with autocast(config.precision, batch.image.device):
-        real = D.with_input_gradient(laid_out(batch.image, config.precision))
+        real = D.with_input_gradient(x) if penalised else ScoresWithGradient(D(x), ())
         maps_of_fakes = D(joined(detached(outputs.images), plan.discriminated))
-    terms = discriminator_terms(maps_of_fakes, real, config.losses, plan)
+    terms = discriminator_terms(maps_of_fakes, real, config.losses, plan, every)
     total = weighted_sum(terms, config.losses)
     descend(total, terms, [optimisers.discriminator], batch, step)
     return as_numbers(terms, discriminator_total=total)

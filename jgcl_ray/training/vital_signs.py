@@ -215,7 +215,8 @@ def advice(numbers: Mapping[str, float], decay: float = 1.0) -> dict[str, str]:
     if margin is not None and margin < LEAST_MARGIN:
         lines["discriminator"] = (
             f"the discriminator judges nothing (it scores photos {margin:.3f} above views; less than {LEAST_MARGIN} "
-            "is chance): raise optim.discriminator_lr or discriminator.width"
+            "is chance): set discriminator.initialisation=kaiming, or raise optim.discriminator_lr or "
+            "discriminator.width"
         )
     moved = numbers.get("encoder_moved")
     if moved is not None and moved < LEAST_MOVE * decay:

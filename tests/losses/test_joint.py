@@ -16,7 +16,7 @@ from jgcl_ray.losses.joint import (
     weighted_sum,
 )
 from jgcl_ray.losses.reconstruction import Fake
-from jgcl_ray.models.discriminator import Discriminator
+from jgcl_ray.models.discriminator import Discriminator, ScoresWithGradient
 from jgcl_ray.models.encoder import EncoderOutput
 
 
@@ -127,6 +127,12 @@ def test_discriminator_terms_and_gradients_equal_three_passes_with_double_backwa
         expected.append(term)
     for name, term in zip(("reconstruction", "novel", "cycle"), expected, strict=True):
         torch.testing.assert_close(terms[f"discriminator_{name}"], term, rtol=1e-4, atol=1e-5)
+    bare, lazy = (
+        discriminator_terms(D(torch.cat(fakes)), real, losses, plan_of(), penalty_every=4)
+        for real in (ScoresWithGradient(D(image), ()), D.with_input_gradient(image))
+    )
+    for name, term in terms.items():
+        torch.testing.assert_close(lazy[name] - bare[name], 4 * (term - bare[name]), rtol=1e-4, atol=1e-5)
     total = expected[0] + 0.5 * expected[1] + expected[2]
     for found, wanted in zip(ours, torch.autograd.grad(total, list(D.parameters())), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))

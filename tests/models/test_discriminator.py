@@ -48,3 +48,26 @@ def test_input_gradients_and_what_they_give_the_weights_are_autograds(size: tupl
     weights = [p for name, p in discriminator.named_parameters() if name.endswith("weight")]
     for found, wanted in zip(torch.autograd.grad(mine, weights), torch.autograd.grad(theirs, weights), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_initialised_by_fan_in_scores_differ_and_gradients_arrive(one_thread: None) -> None:
+    """As published, 16 channels pass on so little that all images have one score."""
+    images = torch.randn(4, 3, 48, 40, generator=torch.Generator().manual_seed(1))
+    spreads = []
+    for initialisation in ("normal", "kaiming"):
+        torch.manual_seed(0)
+        discriminator = Discriminator(DiscriminatorConfig(width=16, initialisation=initialisation))
+        assert not any(parameter.any() for name, parameter in discriminator.named_parameters() if "bias" in name)
+        spreads.append([float(scores.detach().std()) for scores in discriminator(images)])
+    assert max(spreads[0]) < 1e-4 and min(spreads[1]) > 0.05
+
+
+def test_layers_initialised_by_fan_in_have_their_deviations() -> None:
+    torch.manual_seed(0)
+    network = Discriminator(DiscriminatorConfig(width=16, initialisation="kaiming")).scales[0]
+    block = network.blocks[0]
+    wanted = (2 / (1 + 0.2**2)) ** 0.5
+    for conv, factor in ((network.stem[1], 1), (block.conv1, 1), (block.conv2, 0.3)):
+        assert float(conv.weight.detach().std()) * conv.weight[0].numel() ** 0.5 == pytest.approx(
+            factor * wanted, rel=0.05
+        )

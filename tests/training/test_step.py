@@ -306,13 +306,46 @@ def test_bf16_comes_near_float32_and_losses_stay_in_float32() -> None:
         torch.testing.assert_close(terms["bf16"][name], value, rtol=5e-2, atol=5e-2)
 
 
+def penalised_step(step: int, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> tuple[torch.Tensor, list[str]]:
+    """D's gradient in one step of the discriminator, and which of D's passes it took."""
+    config = make_config(*overrides)
+    networks, batch = make_networks(config, torch.float64), make_batch([0, 3], torch.float64)
+    plan, passes = StepPlan.of(config.losses, contrasts=False), []
+    D = networks.discriminator
+    for name in ("forward", "with_input_gradient"):
+        call = getattr(D, name)
+        monkeypatch.setattr(D, name, lambda x, call=call, name=name: (passes.append(name), call(x))[1])
+    outputs = translate(networks, batch, config, plan)
+    optimisers = build_optimisers(networks, config.optim)
+    step_module.update_discriminator(networks, optimisers, outputs, batch, config, plan, step)
+    return flat_gradient(D), passes
+
+
+def test_a_lazy_penalty_weighs_more_on_its_steps_and_is_not_computed_on_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lazy, none = "discriminator.penalty_every=4", "losses.gradient_penalty=0"
+    published, passes = penalised_step(7, monkeypatch)
+    assert passes == ["with_input_gradient", "forward"]
+    bare, passes = penalised_step(7, monkeypatch, none)
+    assert passes == ["forward", "forward"] and (published - bare).norm() > 0
+    for step in (7, 10):
+        skipped, passes = penalised_step(step, monkeypatch, lazy)
+        assert passes == ["forward", "forward"]
+        torch.testing.assert_close(skipped, bare, rtol=1e-9, atol=1e-15)
+    due, passes = penalised_step(8, monkeypatch, lazy)
+    assert passes == ["with_input_gradient", "forward"]
+    torch.testing.assert_close(due - bare, 4 * (published - bare), rtol=1e-6, atol=1e-12)
+
+
 def test_two_workers_with_half_a_batch_are_one_with_all_of_it(tmp_path: Path) -> None:
+    """In a step with a gradient penalty and in one without."""
     run_workers(2, _half_of_the_batch, tmp_path)
 
 
 def _half_of_the_batch(rank: int, join: Callable[[], None]) -> None:
     def run(index: list[int]) -> tuple[Networks, MemoryBank]:
-        config = make_config("optim.encoder_lr=0.01")
+        config = make_config("optim.encoder_lr=0.01", "discriminator.penalty_every=2")
         networks, bank = make_networks(config, torch.float64), make_bank(config, torch.float64)
         plain = build_optimisers(networks, config.optim)
         # Adam's first steps are the signs of gradients, in which rounding shows; plain descent shows the gradients.
