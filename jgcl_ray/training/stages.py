@@ -27,6 +27,7 @@ from jgcl_ray.memories.proxies import CameraProxies
 from jgcl_ray.models.batch_norm import share_statistics
 from jgcl_ray.training.optim import set_learning_rate
 from jgcl_ray.training.precision import autocast, laid_out
+from jgcl_ray.training.seen_photos import SeenPhotos
 from jgcl_ray.training.session import Session, TrainingData
 from jgcl_ray.training.step import descend, generator_step, joint_step
 
@@ -268,6 +269,7 @@ class Generation(_Paired):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.epochs = self.config.epochs_of("generation")
+        self._seen = SeenPhotos(len(self.images))
 
     def begin(self, step: int) -> None:
         """See Stage."""
@@ -281,7 +283,8 @@ class Generation(_Paired):
 
     def step(self, batch: PairedBatch, epoch: int, step: int) -> Terms:
         """See Stage."""
-        return dict(generator_step(self.session.networks, self.session.optimisers, batch, self.config, step).terms)
+        networks, optimisers = self.session.networks, self.session.optimisers
+        return dict(generator_step(networks, optimisers, batch, self.config, step, self._seen).terms)
 
     def state(self) -> dict[str, Any]:
         """See Stage."""

@@ -37,6 +37,7 @@ from jgcl_ray.models.encoder import EncoderOutput
 from jgcl_ray.models.networks import Networks
 from jgcl_ray.training.optim import Optimisers
 from jgcl_ray.training.precision import autocast, laid_out
+from jgcl_ray.training.seen_photos import SeenPhotos
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,24 @@ class NonFiniteLossError(UserError):
 
 
 def generator_step(
-    networks: Networks, optimisers: Optimisers, batch: PairedBatch, config: Config, step: int
+    networks: Networks,
+    optimisers: Optimisers,
+    batch: PairedBatch,
+    config: Config,
+    step: int,
+    seen: SeenPhotos | None = None,
 ) -> StepResult:
-    """Stage 2: E_str, G and D learn; E_id is frozen, in evaluation mode: gradients pass through, none stays."""
+    """Stage 2: E_str, G and D learn; E_id is frozen, in evaluation mode: gradients pass through, none stays.
+
+    seen: what E_id said of photos in steps before, with the same weights.
+    """
     plan = StepPlan.of(config.losses, contrasts=False)
     networks.encoder.eval()
+    known = None if seen is None else seen.of(batch.index)
     with frozen(networks.encoder):
-        outputs = translate(networks, batch, config, plan)
+        outputs = translate(networks, batch, config, plan, known)
+        if seen is not None and known is None:
+            seen.keep(batch.index, outputs.real)
         discriminated = update_discriminator(networks, optimisers, outputs, batch, config, plan, step)
 
         terms = generator_terms(networks, outputs, batch, config, plan)
@@ -119,8 +131,10 @@ def joint_step(
     return StepResult(as_numbers(discriminated, terms, generator_total=total), detached(outputs.images))
 
 
-def translate(networks: Networks, batch: PairedBatch, config: Config, plan: StepPlan) -> JointOutputs:
-    """The forward pass of METHOD "One step", as far as the plan goes."""
+def translate(
+    networks: Networks, batch: PairedBatch, config: Config, plan: StepPlan, real: EncoderOutput | None = None
+) -> JointOutputs:
+    """The forward pass of METHOD "One step", as far as the plan goes; real: E_id of the photos, where it is known."""
     E_id, E_str, G = networks.encoder, networks.structure_encoder, networks.generator
     images: dict[Fake, torch.Tensor] = {}
     encoded: dict[Fake, EncoderOutput] = {}
@@ -130,9 +144,8 @@ def translate(networks: Networks, batch: PairedBatch, config: Config, plan: Step
             encoded[fake] = E_id(images[fake], "generated")
 
     with autocast(config.precision, batch.image.device):
-        x = laid_out(batch.image, config.precision)
+        real = E_id(laid_out(batch.image, config.precision)) if real is None else real
         meshes = laid_out(torch.cat([batch.mesh, batch.mesh_novel]), config.precision)
-        real = E_id(x)
         structure, structure_novel = E_str(meshes).chunk(2)
         style = G.style(real.code)
         if "reconstruction" in plan.drawn:

@@ -18,13 +18,14 @@ from jgcl_ray.config import Config, EncoderConfig
 from jgcl_ray.config_sections import STAGES
 from jgcl_ray.data.samplers import Shard
 from jgcl_ray.errors import UserError
-from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.models.encoder import EncoderOutput, IdentityEncoder
 from jgcl_ray.models.encoder_files import read_tensors
 from jgcl_ray.models.shipped import shipped
 from jgcl_ray.training import worker
 from jgcl_ray.training.loop import Outcome
 from jgcl_ray.training.prepare import InProcess, open_folder, plan_run
 from jgcl_ray.training.scoring import Scorer
+from jgcl_ray.training.seen_photos import SeenPhotos
 from jgcl_ray.training.worker import STOP, clear, work
 
 VITAL = {"encoder_moved", "view_sharpness", "discriminator_margin", "view_rank1", "photo_rank1"}
@@ -158,6 +159,26 @@ def test_stopped_and_resumed_equals_undisturbed(
     monkeypatch.undo()
     assert not start(config).interrupted
     assert records(tmp_path / "walkers") == records(undisturbed)
+
+
+def test_photos_of_the_generator_s_stage_are_encoded_once(
+    walkers: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = undisturbed / "checkpoints" / "latest"
+    settings = ("run.stages=[generation]", "generation.epochs=3", f"run.init_from={weights}")
+    of, known = SeenPhotos.of, []
+
+    def recorded(self: SeenPhotos, index: torch.Tensor) -> EncoderOutput | None:
+        found = of(self, index)
+        known.append(found is not None)
+        return found
+
+    monkeypatch.setattr(SeenPhotos, "of", recorded)
+    start(configured(walkers, tmp_path / "kept", *settings))
+    assert known == [False] * (len(known) // 3) + [True] * (len(known) // 3 * 2)
+    monkeypatch.setattr(SeenPhotos, "of", lambda self, index: None)
+    start(configured(walkers, tmp_path / "anew", *settings))
+    assert records(tmp_path / "kept" / "walkers") == records(tmp_path / "anew" / "walkers")
 
 
 @pytest.mark.slow

@@ -17,10 +17,13 @@ from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import Config, load_config
 from jgcl_ray.losses.joint import StepPlan
 from jgcl_ray.memories.instances import MemoryBank
+from jgcl_ray.models.encoder import EncoderOutput
 from jgcl_ray.models.networks import Networks, build_networks
+from jgcl_ray.training import seen_photos
 from jgcl_ray.training import step as step_module
 from jgcl_ray.training.optim import build_optimisers
 from jgcl_ray.training.precision import prepare
+from jgcl_ray.training.seen_photos import SeenPhotos
 from jgcl_ray.training.step import NonFiniteLossError, generator_step, joint_step, translate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -336,6 +339,36 @@ def test_a_lazy_penalty_weighs_more_on_its_steps_and_is_not_computed_on_others(
     due, passes = penalised_step(8, monkeypatch, lazy)
     assert passes == ["with_input_gradient", "forward"]
     torch.testing.assert_close(due - bare, 4 * (published - bare), rtol=1e-6, atol=1e-12)
+
+
+def test_photos_that_were_seen_are_not_encoded_again_and_the_step_is_the_same() -> None:
+    config = make_config()
+    results, passes = [], []
+    for remembers in (True, False):
+        networks, seen = make_networks(config), SeenPhotos(12) if remembers else None
+        domains: list[str] = []
+        networks.encoder.register_forward_pre_hook(
+            lambda _, given, domains=domains: domains.append(given[1] if len(given) > 1 else "real")
+        )
+        optimisers = build_optimisers(networks, config.optim)
+        for step, rows in enumerate(([0, 3], [5, 3], [7, 10], [3, 0], [5, 10], [10, 11])):
+            terms = generator_step(networks, optimisers, make_batch(rows), config, step, seen).terms
+        results.append((snapshot(networks), terms))
+        passes.append(domains.count("real"))
+    assert passes == [4, 6]  # [3, 0] and [5, 10]: all rows known
+    (networks, terms), (wanted, wanted_terms) = results
+    assert {name: float(value) for name, value in terms.items()} == {n: float(v) for n, v in wanted_terms.items()}
+    for part, state in networks.items():
+        assert all(torch.equal(value, wanted[part][key]) for key, value in state.items()), part
+
+
+def test_photos_of_too_large_a_set_are_encoded_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = EncoderOutput(torch.randn(2, 32), torch.randn(2, 8))
+    for room, kept in ((12 * 4 * 40, True), (12 * 4 * 40 - 1, False)):
+        monkeypatch.setattr(seen_photos, "LARGEST", room)
+        seen = SeenPhotos(12)
+        seen.keep(torch.tensor([0, 3]), output)
+        assert (seen.of(torch.tensor([3, 0])) is not None) == kept
 
 
 def test_two_workers_with_half_a_batch_are_one_with_all_of_it(tmp_path: Path) -> None:
