@@ -16,6 +16,7 @@ from jgcl_ray.image_files import Resampling
 from jgcl_ray.models.backbone import State
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.origin import unpacked
+from jgcl_ray.models.resnet import IBN, with_instance_norm
 from jgcl_ray.models.weights import complete_batch_norm, load_state
 from jgcl_ray.stored_files import parse_json
 
@@ -100,5 +101,33 @@ def load_encoder(encoder: IdentityEncoder, config: EncoderConfig, path: Path, op
     Where the file lacks the statistics of generated images they start from those of real ones.
     """
     check_fits(path, config, option)
-    state: State = read_tensors(path)
+    _load(encoder, read_tensors(path), path)
+
+
+def check_start(path: Path, config: EncoderConfig, option: str) -> None:
+    """As `check_fits`, for `start_from`."""
+    check_fits(path, _plain(config) if _holds_plain(path, config) else config, option)
+
+
+def start_from(encoder: IdentityEncoder, config: EncoderConfig, path: Path, option: str) -> None:
+    """As `load_encoder`, but a ResNet with IBN-a may start from the plain one, too (resnet.with_instance_norm)."""
+    check_start(path, config, option)
+    state = read_tensors(path)
+    _load(encoder, with_instance_norm(state, encoder) if _holds_plain(path, config) else state, path)
+
+
+def _load(encoder: IdentityEncoder, state: State, path: Path) -> None:
     load_state(encoder, complete_batch_norm(encoder, state) if METADATA in read_header(path) else state, str(path))
+
+
+def _holds_plain(path: Path, config: EncoderConfig) -> bool:
+    text = read_header(path).get(METADATA)
+    return (
+        text is not None
+        and config.backbone.endswith(IBN)
+        and read_spec(text, path).architecture.backbone == _plain(config).backbone
+    )
+
+
+def _plain(config: EncoderConfig) -> EncoderConfig:
+    return config.model_copy(update={"backbone": config.backbone.removesuffix(IBN)})

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from jgcl_ray.models.backbone import Backbone, Download, initialise_convolutions
+from jgcl_ray.models.backbone import Backbone, Download, State, initialise_convolutions
 from jgcl_ray.models.batch_norm import Domain, DomainBatchNorm
 
 
@@ -91,6 +91,23 @@ def _shortcut_of(downsample: nn.ModuleList | None, x: torch.Tensor, domain: Doma
     return x if downsample is None else downsample[1](downsample[0](x), domain)
 
 
+def with_instance_norm(state: State, module: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of a ResNet for the same one with IBN-a, `module`, or of what holds it.
+
+    Instance norm takes over gain and offset of the first half of the channels; batch norm keeps the rest. It is a
+    start to train on from: the two normalise differently.
+    """
+    given = dict(state)
+    for name, part in module.named_modules():
+        if isinstance(part, InstanceBatchNorm) and f"{name}.weight" in given:
+            for key in [key for key in given if key.startswith(f"{name}.")]:
+                value, of = given.pop(key), key.removeprefix(f"{name}.")
+                given[f"{name}.BN.{of}"] = value[part.first_half :].clone() if value.ndim else value
+                if of in ("weight", "bias"):
+                    given[f"{name}.IN.{of}"] = value[: part.first_half].clone()
+    return given
+
+
 @dataclass(frozen=True)
 class Architecture:
     """What tells one ResNet from another, and where its ImageNet weights are."""
@@ -108,6 +125,7 @@ class Architecture:
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 _IBN_NET = "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/"
+IBN = "_ibn_a"  # ends the name of a ResNet that has it
 ARCHITECTURES: dict[str, Architecture] = {
     "resnet18": Architecture(BasicBlock, (2, 2, 2, 2), _TORCHVISION + "resnet18-f37072fd.pth"),
     "resnet34": Architecture(BasicBlock, (3, 4, 6, 3), _TORCHVISION + "resnet34-b627a593.pth"),

@@ -18,7 +18,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.cutouts import STREET, ensure_cutouts
 from jgcl_ray.models.backbones import BACKBONES
 from jgcl_ray.models.encoder import IdentityEncoder
-from jgcl_ray.models.encoder_files import METADATA, EncoderSpec, check_fits, read_header
+from jgcl_ray.models.encoder_files import METADATA, EncoderSpec, check_start, read_header
 from jgcl_ray.models.origin import halved, origin, packed
 from jgcl_ray.models.shipped import shipped
 from jgcl_ray.models.textured_generator import TexturedGenerator, check_size, load_views
@@ -55,7 +55,7 @@ def encoder_recipe(given: argparse.Namespace) -> EncoderRecipe:
     if recipe.backbone not in BACKBONES:
         raise UserError(f"--backbone {recipe.backbone}: unknown; known: {', '.join(BACKBONES)}")
     if recipe.init is not None:
-        check_fits(shipped(recipe.init), recipe.architecture, f"--init {recipe.init}")
+        check_start(shipped(recipe.init), recipe.architecture, f"--init {recipe.init}")
     if recipe.images > STREET.cutouts:
         raise UserError(f"--images {recipe.images}: there are {STREET.cutouts} cut-outs of each person; give fewer")
     if recipe.people > recipe.identities or recipe.people % (2 * given.workers):

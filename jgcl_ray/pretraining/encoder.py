@@ -17,7 +17,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.cutouts import STREET, Cutouts, ensure_cutouts
 from jgcl_ray.image_files import IMAGENET_MEAN, IMAGENET_STD
 from jgcl_ray.models.encoder import IdentityEncoder
-from jgcl_ray.models.encoder_files import load_encoder
+from jgcl_ray.models.encoder_files import start_from
 from jgcl_ray.models.shipped import shipped
 from jgcl_ray.pretraining import loop
 from jgcl_ray.pretraining.loop import Batches, Progress, learnt
@@ -72,7 +72,7 @@ class Learner(loop.Learner):
         self.recipe = recipe
         network = _Network(recipe)
         if recipe.init is not None:
-            load_encoder(network.encoder, recipe.architecture, shipped(recipe.init), f"--init {recipe.init}")
+            start_from(network.encoder, recipe.architecture, shipped(recipe.init), f"--init {recipe.init}")
         self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimiser = torch.optim.Adam(
             self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
