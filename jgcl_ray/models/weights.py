@@ -133,7 +133,11 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (*_UNREADABLE, RuntimeError) as error:
+    except pickle.UnpicklingError:  # PyTorch's words are of an argument that nobody gave
+        raise UserError(
+            f"{path}: not a readable file of PyTorch weights (no such file, or more in it than weights and numbers)"
+        ) from None
+    except (*_UNREADABLE, RuntimeError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable file of PyTorch weights ({in_short(error)})") from None
     for wrapper in ("state_dict", "model", "id", "gen", "dis"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):

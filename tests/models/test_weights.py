@@ -92,3 +92,14 @@ def test_files_with_anything_but_tensors_are_refused(tmp_path: Path) -> None:
         read_state(tmp_path / "object.pt")
     with pytest.raises(UserError, match="not a readable file of PyTorch weights"):
         read_state(tmp_path / "absent.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("photo.pth", b"\xff\xd8\xff\xe0JPEG" + bytes(40)), ("cut.safetensors", b"\xff" * 64)]
+)
+def test_what_is_no_file_of_weights_is_said_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}: not a readable file of PyTorch weights") as said:
+        read_state(path)
+    assert "weights_only" not in str(said.value)
