@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     encoder = _kind(commands, "encoder", "an identity encoder, from rendered people", ENCODER, ENCODER_EXAMPLES)
     encoder.add_argument("--people", type=whole(2), help="in a batch (16)")
     encoder.add_argument("--images", type=whole(2), help="of each of them in a batch (4)")
-    encoder.add_argument("--backbone", metavar="NAME", help="as encoder.backbone (resnet18)")
+    encoder.add_argument("--backbone", metavar="NAME", help="as encoder.backbone (resnet18_ibn_a)")
     encoder.add_argument("--init", metavar="FILE", help="an encoder to go on from, or `rendered` (random weights)")
     about = "a generator that refines views along the surface, from rendered people"
     generator = _kind(commands, "generator", about, GENERATOR, GENERATOR_EXAMPLES)

@@ -43,7 +43,7 @@ class EncoderRecipe(Recipe):
     """Of an identity encoder."""
 
     SCORE: ClassVar[str] = "rank-1 of the batch"
-    backbone: str = "resnet18"
+    backbone: str = "resnet18_ibn_a"
     init: str | None = None  # the encoder to go on from, by its file or its name; none: random weights
     people: int = 16  # P of a batch
     images: int = 4  # K, each before a camera of its own
