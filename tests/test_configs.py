@@ -144,7 +144,7 @@ def test_a_shipped_config_starts_on_its_layout(name: str, tmp_path: Path, few_wa
     "start",
     [
         "warmup.mode=source run.init_from=null",
-        "run.init_from=X",
+        "run.init_from=rendered",
         "run.init_from=null warmup.mode=unsupervised encoder.weights=imagenet",
     ],
 )
