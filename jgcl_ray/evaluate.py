@@ -195,6 +195,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config(arguments: argparse.Namespace) -> Config:
+    from jgcl_ray.data.datasets import OF_ALL_BELOW
+
     config = load_config(None, arguments.overrides)
     root = None if arguments.root is None else absolute(arguments.root)
     changes = {"name": arguments.data} | ({} if root is None else {"root": root})
@@ -205,7 +207,7 @@ def _config(arguments: argparse.Namespace) -> Config:
         check_file(arguments.json, "--json", is_scores, parents=True)
     if arguments.report is not None:
         check_folder(arguments.report, "--report")
-        if root is not None and arguments.data in ("folder", "labelled"):
+        if root is not None and arguments.data in OF_ALL_BELOW:
             check_outside(arguments.report, "--report", root, "--root ")
     return config.model_copy(update={"data": config.data.model_copy(update=changes)})
 

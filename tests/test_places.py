@@ -184,6 +184,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "nobody's crops": (footage.main, "--camera a --frames . --detect --out ~nobody_here/x"),
     "nobody's people": (generate.main, "--checkpoint run --images . --out ~nobody_here/x"),
     "nobody's bodies": (estimator.main, "estimate --images ~nobody_here --out x.npz"),
+    "nobody's weights": (pretrain.main, "encoder --out ~nobody_here/x.safetensors"),
     "nobody's walkers": (walkers.main, "--out ~nobody_here/x"),
     "footage": (footage.main, "--camera a --frames . --detect --out {}/x"),
 }

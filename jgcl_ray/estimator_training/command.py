@@ -18,6 +18,7 @@ from jgcl_ray.meshes.estimator_network import EstimatorNetwork
 from jgcl_ray.models.origin import halved, origin
 from jgcl_ray.ownership import is_estimator, is_saved_by_torch
 from jgcl_ray.places import absolute, check_file
+from jgcl_ray.writer_lock import only_writer
 
 
 def train_weights(given: argparse.Namespace) -> None:
@@ -32,19 +33,20 @@ def train_weights(given: argparse.Namespace) -> None:
     if given.threads is not None:
         torch.set_num_threads(given.threads)
     checkpoint, device = out.with_name(out.name + ".training"), torch.device(given.device)
-    if given.workers > 1:
-        from jgcl_ray.estimator_training.on_ray import Training, train_on_ray
+    with only_writer(out.parent, "give another --out", f".{out.name}.lock"):
+        if given.workers > 1:
+            from jgcl_ray.estimator_training.on_ray import Training, train_on_ray
 
-        if recipe.batch % given.workers:
-            raise UserError(f"--batch {recipe.batch} does not divide by --workers {given.workers}")
-        training = Training(render, lines, trained)
-        train_on_ray(training, recipe, checkpoint, given.workers, device.type == "cuda", given.drawers, print)
-    else:
-        for line in lines(recipe, checkpoint, device, given.drawers):
-            print(line, flush=True)
-    network, seconds = trained(checkpoint, recipe)
-    write_weights(network, out, made_of(recipe, given, seconds))
-    checkpoint.unlink()
+            if recipe.batch % given.workers:
+                raise UserError(f"--batch {recipe.batch} does not divide by --workers {given.workers}")
+            training = Training(render, lines, trained)
+            train_on_ray(training, recipe, checkpoint, given.workers, device.type == "cuda", given.drawers, print)
+        else:
+            for line in lines(recipe, checkpoint, device, given.drawers):
+                print(line, flush=True)
+        network, seconds = trained(checkpoint, recipe)
+        write_weights(network, out, made_of(recipe, given, seconds))
+        checkpoint.unlink()
     print(out)
 
 

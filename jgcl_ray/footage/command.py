@@ -23,7 +23,7 @@ from jgcl_ray.footage.summary import check_tables, records_of, write_sheet, writ
 from jgcl_ray.footage.tracks import Filters
 from jgcl_ray.places import absolute, check_folder
 from jgcl_ray.progress import description_column
-from jgcl_ray.training.run_lock import only_writer
+from jgcl_ray.writer_lock import only_writer
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from jgcl_ray.models.textured_generator import WEIGHTS, check_size, load_views, 
 from jgcl_ray.ownership import is_view_scores
 from jgcl_ray.places import absolute, check_file, check_folder
 from jgcl_ray.progress import tracked
-from jgcl_ray.training.run_lock import only_writer
+from jgcl_ray.writer_lock import only_writer
 
 GRID = 12  # people on the sheet
 

@@ -135,7 +135,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # PyTorch's words are of an argument that nobody gave
         raise UserError(
-            f"{path}: not a readable file of PyTorch weights (no such file, or more in it than weights and numbers)"
+            f"{path}: not a readable file of PyTorch weights (another kind, or more in it than weights and numbers)"
         ) from None
     except (*_UNREADABLE, RuntimeError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable file of PyTorch weights ({in_short(error)})") from None

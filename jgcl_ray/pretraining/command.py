@@ -23,9 +23,10 @@ from jgcl_ray.models.origin import halved, origin, packed
 from jgcl_ray.models.shipped import shipped
 from jgcl_ray.models.textured_generator import TexturedGenerator, check_size, load_views
 from jgcl_ray.ownership import is_pretrained, is_saved_by_torch
-from jgcl_ray.places import check_file
+from jgcl_ray.places import absolute, check_file
 from jgcl_ray.pretraining import encoder, generator
 from jgcl_ray.pretraining.recipe import EncoderRecipe, GeneratorRecipe, Recipe
+from jgcl_ray.writer_lock import only_writer
 
 LENGTH = ("figures", "minutes", "steps")
 PICTURES = ("height", "width", "seed")
@@ -122,7 +123,7 @@ def _train(
     write: Callable[[Any, AnyRecipe, Path, dict[str, str]], None],
     command: str,
 ) -> None:
-    out = given.out.expanduser().absolute()
+    out = absolute(given.out)
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: the name must end in .safetensors")
     checkpoint, device = out.with_name(out.name + ".training"), torch.device(given.device)
@@ -130,21 +131,22 @@ def _train(
     check_file(checkpoint, "--out", is_saved_by_torch)
     if given.threads is not None:
         torch.set_num_threads(given.threads)
-    if given.workers > 1:
-        from jgcl_ray.estimator_training.on_ray import Training, train_on_ray
+    with only_writer(out.parent, "give another --out", f".{out.name}.lock"):
+        if given.workers > 1:
+            from jgcl_ray.estimator_training.on_ray import Training, train_on_ray
 
-        if recipe.steps is None:
-            raise UserError(
-                f"--workers {given.workers} are of one mind about --steps only; give those, not --minutes"
-            )
-        training = Training(render, lines, trained)
-        train_on_ray(training, recipe, checkpoint, given.workers, given.device == "cuda", given.drawers, print)
-    else:
-        for line in lines(recipe, checkpoint, device, given.drawers):
-            print(line, flush=True)
-    network, seconds = trained(checkpoint, recipe)
-    write(network, recipe, out, origin(command, recipe, seconds, given.device))
-    checkpoint.unlink()
+            if recipe.steps is None:
+                raise UserError(
+                    f"--workers {given.workers} are of one mind about --steps only; give those, not --minutes"
+                )
+            training = Training(render, lines, trained)
+            train_on_ray(training, recipe, checkpoint, given.workers, given.device == "cuda", given.drawers, print)
+        else:
+            for line in lines(recipe, checkpoint, device, given.drawers):
+                print(line, flush=True)
+        network, seconds = trained(checkpoint, recipe)
+        write(network, recipe, out, origin(command, recipe, seconds, given.device))
+        checkpoint.unlink()
     print(out)
 
 

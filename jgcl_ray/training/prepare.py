@@ -37,7 +37,7 @@ from jgcl_ray.meshes.estimator import WEIGHTS, load_estimator
 from jgcl_ray.meshes.projections import open_projections
 from jgcl_ray.mlflow_mirror import ARTIFACTS, CARD, METRICS, MODEL, PICTURES, SQLITE, RunCard, masked
 from jgcl_ray.models.batch_norm import synchronise_statistics
-from jgcl_ray.models.encoder_files import check_fits, load_encoder
+from jgcl_ray.models.encoder_files import load_encoder
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.models.shipped import shipped
 from jgcl_ray.models.weights import load_foreign, read_state
@@ -166,9 +166,6 @@ def plan_run(config: Config) -> Plan:
             f"run.stages={','.join(config.run.stages)}, warmup.mode={config.warmup.mode}: the encoder would start "
             "random; give a checkpoint by run.init_from, ImageNet weights by encoder.weights=imagenet, or a warm-up"
         )
-    start = None if config.run.init_from is None else shipped(config.run.init_from)
-    if start is not None and start.suffix == ".safetensors" and start.is_file():
-        check_fits(start, config.encoder, f"run.init_from={config.run.init_from}")
     _check_weights(config)
     check_limits(config, dataset.train, None if source is None else source.train)
     learnt_from = {"train": dataset.train} | ({} if source is None else {"source": source.train})

@@ -30,10 +30,10 @@ from jgcl_ray.run_log import prepare_tracking
 from jgcl_ray.training.loop import Outcome
 from jgcl_ray.training.preemption import hear_sigterm, heard_sigterm
 from jgcl_ray.training.prepare import InProcess, Plan, check_folder, estimate_bodies, open_folder, plan_run
-from jgcl_ray.training.run_lock import only_writer
 from jgcl_ray.training.summary import aligned, describe, memory, memory_lines
 from jgcl_ray.training.terminal import WARNINGS
 from jgcl_ray.training.worker import ask_to_stop, clear, read_outcome, work
+from jgcl_ray.writer_lock import only_writer
 
 logger = logging.getLogger(__name__)
 

@@ -33,8 +33,8 @@ from jgcl_ray.mlflow_mirror import (
 from jgcl_ray.mlflow_mirror import Status as MlflowStatus
 from jgcl_ray.run_log import prepare_tracking
 from jgcl_ray.stored_files import read_json
-from jgcl_ray.training.run_lock import CLAIM, LOCK
 from jgcl_ray.tuning.space import Params, Space
+from jgcl_ray.writer_lock import CLAIM, LOCK
 
 TRIAL, SWEEP, TRIALS = "trial.json", "sweep.json", "trials"
 Status = Literal["running", "finished", "stopped", "replaced", "failed", "interrupted"]

@@ -27,7 +27,6 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.places import check_folder
 from jgcl_ray.ray_cluster import ray_cluster, starts_own_cluster
 from jgcl_ray.training.prepare import check_places, plan_run
-from jgcl_ray.training.run_lock import only_writer
 from jgcl_ray.tuning.record import (
     TRIALS,
     Status,
@@ -42,6 +41,7 @@ from jgcl_ray.tuning.record import (
 from jgcl_ray.tuning.report import write_report
 from jgcl_ray.tuning.space import Dimension, Params, Space, metric_of, params_text
 from jgcl_ray.tuning.trial import Trial, TrialSetting, epochs_before, last_line
+from jgcl_ray.writer_lock import only_writer
 
 DRIVER_CPUS = 0.05  # of the process that starts and follows one trial; Tune refuses 0
 TUNE = "tune"  # folder of Tune's own state, in that of the sweep

@@ -28,7 +28,7 @@ from jgcl_ray.models.networks import build_networks
 from jgcl_ray.models.origin import halved
 from jgcl_ray.models.textured_generator import TexturedGenerator
 from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved
-from jgcl_ray.training.run_lock import only_writer
+from jgcl_ray.writer_lock import only_writer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

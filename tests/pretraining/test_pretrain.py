@@ -24,6 +24,7 @@ from jgcl_ray.pretraining.command import write_encoder
 from jgcl_ray.pretraining.encoder import Learner, train, trained
 from jgcl_ray.pretraining.pictures import Drawing, draw_identities
 from jgcl_ray.pretraining.recipe import EncoderRecipe
+from jgcl_ray.writer_lock import only_writer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -151,3 +152,13 @@ def test_what_cannot_be_is_refused(
     with pytest.raises(SystemExit) as end:
         main(["encoder", "--out", "mine.safetensors", *arguments])
     assert end.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["encoder", "generator", "estimator"])
+def test_two_at_once_do_not_share_a_file(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "mine.safetensors"
+    with only_writer(tmp_path, lock=".mine.safetensors.lock"), pytest.raises(SystemExit) as ended:
+        main([kind, "--out", str(out), "--steps", "1"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "writes there since" in said and "give another --out" in said and not list(tmp_path.iterdir())

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from tiny_run import configured
 
+from jgcl_ray import writer_lock
 from jgcl_ray.errors import UserError
-from jgcl_ray.training import run_lock
 from jgcl_ray.training.run import train
-from jgcl_ray.training.run_lock import CLAIM, LOCK, STALE_AFTER, only_writer
+from jgcl_ray.writer_lock import CLAIM, LOCK, STALE_AFTER, only_writer
 
 HERE = socket.gethostname()
 
@@ -81,7 +81,7 @@ def test_half_a_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_who_lives_is_seen_to_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_lock, "BEAT", 0.01)
+    monkeypatch.setattr(writer_lock, "BEAT", 0.01)
     with only_writer(tmp_path):
         os.utime(tmp_path / LOCK, (1, 1))
         deadline = time.monotonic() + 30
@@ -121,7 +121,7 @@ def test_who_judged_before_another_took_it_over_leaves_it(
     tmp_path: Path, ended: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look at a stale lock and the claim, another process takes the lock over."""
-    made = run_lock._made
+    made = writer_lock._made
 
     def later(file: Path, text: str) -> bool:
         done = made(file, text)
@@ -130,7 +130,7 @@ def test_who_judged_before_another_took_it_over_leaves_it(
         return done
 
     leave(tmp_path, ended)
-    monkeypatch.setattr(run_lock, "_made", later)
+    monkeypatch.setattr(writer_lock, "_made", later)
     with pytest.raises(UserError, match="process 1 on"):
         only_writer(tmp_path).__enter__()
     assert [path.name for path in tmp_path.iterdir()] == [LOCK]

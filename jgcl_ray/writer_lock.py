@@ -1,4 +1,4 @@
-"""One writer for a run's folder, and for others: a lock that says who holds it, and that outlives nobody.
+"""One writer for a folder, of a run or of a command's results: a lock that says who holds it, and outlives nobody.
 
 A file made exclusively, with process, host and time in it, and a thread that touches it while the holder lives: run
 folders lie on network file systems, too, where flock() of one machine is not seen by another. It is stale where its
