@@ -139,9 +139,14 @@ def refined(
     return generator(there, places.to(device), photos.to(device), photo_places.to(device)).clamp(0, 1).cpu()
 
 
+def suits(height: int, width: int) -> bool:
+    """Whether the three halvings are even and leave something."""
+    return not height % MULTIPLE and not width % MULTIPLE and min(height, width) >= LEAST
+
+
 def check_size(height: int, width: int) -> None:
-    """UserError unless the three halvings are even and leave something."""
-    if height % MULTIPLE or width % MULTIPLE or min(height, width) < LEAST:
+    """UserError where a size does not suit."""
+    if not suits(height, width):
         raise UserError(
             f"images of {height} x {width} do not suit the generator of views: data.height and data.width must be "
             f"multiples of {MULTIPLE}, at least {LEAST}; bare drafts (--drafts) may have any size"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,16 @@ from jgcl_ray.data.datasets import open_dataset
 from jgcl_ray.data.loaders import open_images
 from jgcl_ray.generation.people import open_people
 from jgcl_ray.generation.surface_people import surface_people
+from jgcl_ray.models.textured_generator import load_views, refined
 from jgcl_ray.training import surface_sheet as sheets
 from jgcl_ray.training.surface_sheet import BODIES, SHOWN, surface_sheet
 
 
+@pytest.mark.parametrize(("height", "drafts"), [(96, False), (92, True)])
 def test_rows_are_photos_and_the_views_that_generate_draws(
-    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, height: int, drafts: bool
 ) -> None:
-    config = configured(walkers, tmp_path)
+    config = configured(walkers, tmp_path, f"data.height={height}")
     images = open_images(open_dataset(config.data, config.walkers).train, config.data)
     shown: list[list[sheets.Tile]] = []
 
@@ -32,7 +35,8 @@ def test_rows_are_photos_and_the_views_that_generate_draws(
     surface_sheet(images, config, tmp_path)
     assert len(shown) == SHOWN
     people = open_people(walkers / "bounding_box_train", config)
-    first, last = surface_people(people, [0, len(images) - 1], [0, 45, 180])
+    refine = None if drafts else partial(refined, load_views())
+    first, last = surface_people(people, [0, len(images) - 1], [0, 45, 180], refine)
     for row, person in ((shown[0], first), (shown[-1], last)):
         assert np.array_equal(np.asarray(row[0].image), person.photo)
         assert_pictures_alike(np.asarray(row[1].image), person.views[45])
