@@ -40,7 +40,7 @@ examples:
 
 
 ESTIMATOR = """\
-Make an estimator of bodies from rendered walkers alone. Running the same command again goes on where it stopped. The
+Make an estimator of bodies from rendered people alone. Running the same command again goes on where it stopped. The
 file is for meshes.weights. With a GPU: --device cuda --figures 20000 --steps 40000 --batch 512 --drawers 12."""
 
 
@@ -82,13 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     generator.add_argument(
         "--adversarial-weight", type=positive, metavar="W", help="of the discriminator: sharper, less exact (0.005)"
     )
-    about = "the estimator of bodies, from rendered walkers"
+    about = "the estimator of bodies, from rendered people"
     estimator = commands.add_parser("estimator", help=about, description=ESTIMATOR)
     estimator.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors to write")
-    estimator.add_argument("--figures", type=whole(1), help="walkers to render, each from four sides (5040)")
+    estimator.add_argument("--figures", type=whole(1), help="people to render (3600), in shards of sixty")
     estimator.add_argument("--steps", type=whole(1), help="steps (6800: half an hour on two cores)")
     estimator.add_argument("--batch", type=whole(1), help="pictures in a step (64)")
-    estimator.add_argument("--seed", type=whole(0, LARGEST_SEED), help="of walkers, pictures and weights (0)")
+    estimator.add_argument("--seed", type=whole(0, LARGEST_SEED), help="of people, pictures and weights (0)")
+    estimator.add_argument("--init", type=Path, metavar="FILE", help="an estimator to go on from (random weights)")
     _where(estimator)
     return parser
 

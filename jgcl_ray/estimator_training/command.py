@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from jgcl_ray.atomic import replacing
 from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.cutouts import ensure_cutouts
 from jgcl_ray.estimator_training.train import Recipe, train, trained
+from jgcl_ray.meshes.estimator import load_estimator, weights_metadata
 from jgcl_ray.meshes.estimator_network import EstimatorNetwork
 from jgcl_ray.models.origin import halved, origin
 from jgcl_ray.ownership import is_estimator, is_saved_by_torch
@@ -29,6 +31,9 @@ def train_weights(given: argparse.Namespace) -> None:
     check_file(out, "--out", is_estimator)
     check_file(out.with_name(out.name + ".training"), "--out", is_saved_by_torch)
     named = {name: getattr(given, name) for name in ("figures", "steps", "batch", "seed")}
+    if given.init is not None:
+        load_estimator(given.init)
+        named["init"] = str(given.init)
     recipe = Recipe(**{name: value for name, value in named.items() if value is not None})
     if given.threads is not None:
         torch.set_num_threads(given.threads)
@@ -64,9 +69,12 @@ def lines(recipe: Recipe, checkpoint: Path, device: torch.device, drawers: int) 
 def made_of(recipe: Recipe, given: argparse.Namespace, seconds: float) -> dict[str, str]:
     """The weights' origin, kept in their file."""
     arguments = [f"--{name} {getattr(recipe, name)}" for name in ("figures", "steps", "batch", "seed")]
+    if recipe.init is not None:
+        arguments.append(f"--init {shlex.quote(recipe.init)}")
     arguments += [f"--device {given.device}", f"--workers {given.workers}", f"--drawers {given.drawers}"]
     command = ["python -m jgcl_ray.pretrain estimator", *arguments, "--out", shlex.quote(given.out.name)]
-    return origin(" ".join(command), recipe, seconds, given.device)
+    before = {} if recipe.init is None else {"before": json.dumps(weights_metadata(Path(recipe.init)))}
+    return origin(" ".join(command), recipe, seconds, given.device) | before
 
 
 def write_weights(network: EstimatorNetwork, path: Path, metadata: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Walkers rendered once, alone and from known sides: what training pictures are pasted together from.
+"""People rendered once, alone and from known sides: what pictures are pasted together from in all pre-trainings.
 
 Kept in shards under the cache, so that an interrupted rendering goes on and the next training finds them.
 """
@@ -6,7 +6,6 @@ Kept in shards under the cache, so that an interrupted rendering goes on and the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from jgcl_ray.atomic import replacing
 from jgcl_ray.cache import cache_folder
 from jgcl_ray.data.walkers.figure import Figure, dress
-from jgcl_ray.data.walkers.people import Appearance, draw_people
+from jgcl_ray.data.walkers.people import Appearance
 from jgcl_ray.data.walkers.photographer import Shot, cut_out
 from jgcl_ray.data.walkers.scenes import Scene, draw_scenes
 from jgcl_ray.data.walkers.wardrobe import creased, draw_street
@@ -35,6 +34,10 @@ from jgcl_ray.stored_files import read_arrays
 HEIGHT, WIDTH = 112, 80  # pixels of a cut-out
 MARGIN = 3  # pixels around the walker
 FIGURES = 60  # of a shard
+POSES = 2  # of each figure, in clothes that are creased anew
+SIDES = 4  # of each pose, each from its own distance and elevation
+CUTOUTS = POSES * SIDES  # of each figure, one after the other
+REVISION = 2  # raised when the same arguments draw other cut-outs
 PATCH = (128, 64)  # pixels of a backdrop
 SCENE_PATCHES = 8  # of each camera's background
 
@@ -51,26 +54,6 @@ _ARRAYS = {  # of Cutouts, as read_arrays has them
 }
 SURFACE_STEP = 0.0075  # metres between two codes of `Cutouts.surface`
 _FIRST_SEED = 7_000_000  # far from the seeds of walkers' sets, so that no measured person is trained on
-
-
-@dataclass(frozen=True)
-class CutoutSpec:
-    """Who is cut out, and how often."""
-
-    name: str  # of the folder in the cache
-    revision: int  # raised when the same arguments draw other cut-outs
-    draw: Callable[[np.random.Generator, int], list[Appearance]]
-    poses: int  # of each figure, in clothes that are creased anew if it has several
-    sides: int  # of each pose, each from its own distance and elevation
-
-    @property
-    def cutouts(self) -> int:
-        """Of each figure, one after the other."""
-        return self.poses * self.sides
-
-
-WALKERS = CutoutSpec("estimator-cutouts", 2, draw_people, poses=1, sides=4)
-STREET = CutoutSpec("street-cutouts", 2, draw_street, poses=2, sides=4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,17 +84,17 @@ def surface_places(codes: np.ndarray) -> np.ndarray:
     return np.where(codes == 0, np.nan, (codes.astype(np.float32) - 128) * SURFACE_STEP).astype(np.float32)
 
 
-def ensure_cutouts(figures: int, seed: int, workers: int | None = None, spec: CutoutSpec = WALKERS) -> Cutouts:
-    """Cut-outs of `figures` walkers or a few more, from the cache or rendered into it over a Ray cluster.
+def ensure_cutouts(figures: int, seed: int, workers: int | None = None) -> Cutouts:
+    """Cut-outs of `figures` people or a few more, from the cache or rendered into it over a Ray cluster.
 
-    Those of a figure, spec.cutouts of them, follow each other. `workers`: see ray_map.map_over_cluster.
+    Those of a figure, CUTOUTS of them, follow each other. `workers`: see ray_map.map_over_cluster.
     """
-    folder = cache_folder() / f"{spec.name}-seed{seed}-r{spec.revision}"
+    folder = cache_folder() / f"street-cutouts-seed{seed}-r{REVISION}"
     check_folder(folder, "cache (JGCL_RAY_CACHE)")
     folder.mkdir(parents=True, exist_ok=True)
     shards = [folder / f"{number:04d}.npz" for number in range(-(-figures // FIGURES))]
     missing = [number for number, shard in enumerate(shards) if not shard.is_file()]
-    map_over_cluster(partial(_render, folder, seed, spec), missing, chunk_size=1, workers=workers, title="walkers")
+    map_over_cluster(partial(_render, folder, seed), missing, chunk_size=1, workers=workers, title="walkers")
     return joined([read_shard(shard) for shard in shards])
 
 
@@ -127,19 +110,19 @@ def joined(shards: list[Cutouts]) -> Cutouts:
     )
 
 
-def render_shard(seed: int, number: int, figures: int = FIGURES, spec: CutoutSpec = WALKERS) -> Cutouts:
-    """`figures` walkers of their own, in the light of scenes of their own; a pure function."""
+def render_shard(seed: int, number: int, figures: int = FIGURES) -> Cutouts:
+    """`figures` people of their own, in the light of scenes of their own; a pure function."""
     rng = np.random.default_rng(np.random.SeedSequence([_FIRST_SEED + seed, number]))
     scenes = draw_scenes(rng)
-    people = spec.draw(rng, figures)
-    rows = [row for person in people for row in _cut_outs_of(person, scenes, spec, rng)]
+    people = draw_street(rng, figures)
+    rows = [row for person in people for row in _cut_outs_of(person, scenes, rng)]
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return Cutouts(**arrays, backdrops=np.stack([_patch(s, rng) for s in scenes for _ in range(SCENE_PATCHES)]))
 
 
-def _render(folder: Path, seed: int, spec: CutoutSpec, numbers: list[int]) -> None:
+def _render(folder: Path, seed: int, numbers: list[int]) -> None:
     for number in numbers:
-        shard = render_shard(seed, number, spec=spec)
+        shard = render_shard(seed, number)
         with replacing(folder / f"{number:04d}.npz") as partial_file:
             np.savez(
                 partial_file,
@@ -148,19 +131,11 @@ def _render(folder: Path, seed: int, spec: CutoutSpec, numbers: list[int]) -> No
             )
 
 
-def _cut_outs_of(
-    person: Appearance, scenes: list[Scene], spec: CutoutSpec, rng: np.random.Generator
-) -> list[dict[str, Any]]:
-    found = []
-    for _ in range(spec.poses):
-        worn = creased(person, rng) if spec.poses > 1 else person
-        found += _cut_outs_of_pose(worn, scenes, spec.sides, rng)
-    return found
+def _cut_outs_of(person: Appearance, scenes: list[Scene], rng: np.random.Generator) -> list[dict[str, Any]]:
+    return [row for _ in range(POSES) for row in _cut_outs_of_pose(creased(person, rng), scenes, rng)]
 
 
-def _cut_outs_of_pose(
-    person: Appearance, scenes: list[Scene], sides: int, rng: np.random.Generator
-) -> list[dict[str, Any]]:
+def _cut_outs_of_pose(person: Appearance, scenes: list[Scene], rng: np.random.Generator) -> list[dict[str, Any]]:
     body = anny_body()
     # Carriers carry now, but some seconds later they do not: an image does not say who is a carrier.
     gait = draw_gait(rng, person.arms if rng.random() < 0.5 else str(rng.choice(ARMS)))
@@ -175,7 +150,7 @@ def _cut_outs_of_pose(
         "phenotypes": np.array(person.shape, np.float32),
     }
     found = []
-    for _ in range(sides):
+    for _ in range(SIDES):
         yaw, pitch = rng.uniform(-math.pi, math.pi), math.radians(48 * rng.beta(1.2, 2.2) - 4)
         shot = _shot(figure, yaw, pitch, rng)
         layer = cut_out(dressed, figure, person, _lit(scenes[rng.integers(len(scenes))], rng), shot)

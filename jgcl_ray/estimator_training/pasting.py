@@ -25,13 +25,16 @@ EASY = 88  # least height of easy pictures
 GROUP = 8  # neighbours in a batch that share a resolution
 
 
-def windows(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Where a detector cuts, (B, 4): left, top, right, bottom; mostly tight, now and then without feet or head."""
+def windows(box: np.ndarray, rng: np.random.Generator, cut: float = 0.13, deepest: float = 0.4) -> np.ndarray:
+    """Where a detector cuts, (B, 4): left, top, right, bottom; mostly tight, now and then without feet or head.
+
+    cut: share of windows that end above the feet, by up to the share `deepest` of the person's height.
+    """
     size = len(box)
     left, top, right, bottom = box.T
     tall = bottom - top
     above, below = tall * rng.uniform(-0.03, 0.1, size), tall * rng.uniform(-0.04, 0.09, size)
-    below = np.where(rng.random(size) < 0.13, -tall * rng.uniform(0.05, 0.4, size), below)
+    below = np.where(rng.random(size) < cut, -tall * rng.uniform(0.05, deepest, size), below)
     above = np.where(rng.random(size) < 0.04, -tall * rng.uniform(0.03, 0.12, size), above)
     top, bottom = top - above, bottom + below
     broad = (right - left) * rng.uniform(0.9, 1.35, size)

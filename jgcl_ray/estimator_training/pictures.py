@@ -54,7 +54,7 @@ def draw_pictures(given: Cutouts, size: int, seed: int, number: int, hardness: f
     noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
     rows = rng.integers(len(given), size=size)
     box, flip = given.box[rows], rng.random(size) < 0.5
-    window = windows(box, rng)
+    window = windows(box, rng, cut=0.25, deepest=0.55)  # to the trunk: most boxes of cameras near by
     layers = cut(given, rows, window, flip, SHAPE)
     proportions = torch.from_numpy((window[:, 2] - window[:, 0]) / (window[:, 3] - window[:, 1])).float()
 

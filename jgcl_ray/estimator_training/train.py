@@ -21,6 +21,7 @@ from jgcl_ray.estimator_training.losses import WEIGHTS, estimator_losses
 from jgcl_ray.estimator_training.pictures import PictureBatch, draw_pictures
 from jgcl_ray.estimator_training.skeleton import Skeleton
 from jgcl_ray.estimator_training.training_file import training_of, write_training
+from jgcl_ray.meshes.estimator import load_estimator
 from jgcl_ray.meshes.estimator_network import EstimatorNetwork
 
 CHECKPOINT_SECONDS = 60
@@ -30,14 +31,19 @@ CHECKPOINT_SECONDS = 60
 class Recipe:
     """Everything that the weights follow from."""
 
-    figures: int = 5040  # walkers, each cut out from four sides
+    figures: int = 3600  # people, each cut out from eight sides
     steps: int = 6800
     batch: int = 64
     learning_rate: float = 1.5e-3  # AdamW's; rises over the first twentieth of the steps, falls to zero by a cosine
     weight_decay: float = 0.02
-    easy: float = 0.15  # share of the steps over which pictures become as hard as they get
+    easy: float = 0.15  # share of the steps over which pictures become as hard as they get; none with `init`
     averaging: float = 0.999  # of the weights that are kept, an exponential mean over steps
     seed: int = 0
+    init: str | None = None  # file of the estimator to go on from; none: random weights
+
+    def hardness(self, step: int) -> float:
+        """Of the pictures of a step, in [0, 1]."""
+        return 1.0 if self.init is not None else min(1.0, step / self.steps / self.easy)
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,11 @@ class Learner:
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.device, self.step, self.seconds = recipe, device, 0, 0.0
-        self.network = EstimatorNetwork()
-        self.network.poses.fit()
+        if recipe.init is None:
+            self.network = EstimatorNetwork()
+            self.network.poses.fit()
+        else:
+            self.network = load_estimator(Path(recipe.init))
         self.network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
         self.average = copy.deepcopy(self.network).eval()
         self._skeleton = Skeleton().to(device)
@@ -182,9 +191,8 @@ class _Pictures(IterableDataset[PictureBatch]):
         drawer, recipe = get_worker_info(), self._recipe
         mine, drawers = (0, 1) if drawer is None else (drawer.id, drawer.num_workers)
         for step in range(self._start + mine, recipe.steps, drawers):  # the loader takes turns
-            hardness = min(1.0, step / recipe.steps / recipe.easy)
-            number = step * self._workers + self._rank
-            yield draw_pictures(self._given, recipe.batch // self._workers, recipe.seed, number, hardness)
+            size, number = recipe.batch // self._workers, step * self._workers + self._rank
+            yield draw_pictures(self._given, size, recipe.seed, number, recipe.hardness(step))
 
 
 def _schedule(share: float) -> float:

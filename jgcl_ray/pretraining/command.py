@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from jgcl_ray.atomic import replacing
 from jgcl_ray.errors import UserError
-from jgcl_ray.estimator_training.cutouts import STREET, ensure_cutouts
+from jgcl_ray.estimator_training.cutouts import CUTOUTS, SIDES, ensure_cutouts
 from jgcl_ray.models.backbones import BACKBONES
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.encoder_files import METADATA, EncoderSpec, check_start, read_header
@@ -57,8 +57,8 @@ def encoder_recipe(given: argparse.Namespace) -> EncoderRecipe:
         raise UserError(f"--backbone {recipe.backbone}: unknown; known: {', '.join(BACKBONES)}")
     if recipe.init is not None:
         check_start(shipped(recipe.init), recipe.architecture, f"--init {recipe.init}")
-    if recipe.images > STREET.cutouts:
-        raise UserError(f"--images {recipe.images}: there are {STREET.cutouts} cut-outs of each person; give fewer")
+    if recipe.images > CUTOUTS:
+        raise UserError(f"--images {recipe.images}: there are {CUTOUTS} cut-outs of each person; give fewer")
     if recipe.people > recipe.identities or recipe.people % (2 * given.workers):
         raise UserError(
             f"--people {recipe.people}: a batch takes them in pairs from {recipe.identities:,}, over "
@@ -73,8 +73,8 @@ def generator_recipe(given: argparse.Namespace) -> GeneratorRecipe:
     check_size(recipe.height, recipe.width)
     if recipe.init is not None:
         load_views(Path(recipe.init))
-    if recipe.views >= STREET.sides:
-        raise UserError(f"--views {recipe.views}: a pose is seen from {STREET.sides} sides, one of them the photo's")
+    if recipe.views >= SIDES:
+        raise UserError(f"--views {recipe.views}: a pose is seen from {SIDES} sides, one of them the photo's")
     if recipe.photos % given.workers:
         raise UserError(f"--photos {recipe.photos} does not divide by --workers {given.workers}")
     return recipe
@@ -82,7 +82,7 @@ def generator_recipe(given: argparse.Namespace) -> GeneratorRecipe:
 
 def render(recipe: Recipe) -> None:
     """The cut-outs that a recipe needs, into the cache."""
-    ensure_cutouts(recipe.figures, recipe.seed, spec=STREET)
+    ensure_cutouts(recipe.figures, recipe.seed)
 
 
 def encoder_lines(recipe: EncoderRecipe, checkpoint: Path, device: torch.device, drawers: int) -> Iterator[str]:

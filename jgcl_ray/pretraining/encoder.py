@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from jgcl_ray.distributed import all_reduce_gradients, broadcast_module, world_size
 from jgcl_ray.errors import UserError
-from jgcl_ray.estimator_training.cutouts import STREET, Cutouts, ensure_cutouts
+from jgcl_ray.estimator_training.cutouts import CUTOUTS, Cutouts, ensure_cutouts
 from jgcl_ray.image_files import IMAGENET_MEAN, IMAGENET_STD
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.encoder_files import start_from
@@ -38,7 +38,7 @@ def train(recipe: EncoderRecipe, checkpoint: Path, device: torch.device, drawers
     if checkpoint.is_file():
         learner.load(checkpoint)
     # Workers hold the cluster's CPUs: what their machine lacks each of them renders by itself.
-    given = ensure_cutouts(recipe.figures, recipe.seed, 0 if world_size() > 1 else None, STREET)
+    given = ensure_cutouts(recipe.figures, recipe.seed, 0 if world_size() > 1 else None)
     if recipe.init is not None and learner.step == 0:
         learner.point_classifier(given)
     broadcast_module(learner.network)
@@ -119,9 +119,9 @@ class Learner(loop.Learner):
         Random directions would tear apart what the encoder to go on from knows, before they have found their people.
         """
         recipe, (mean, std) = self.recipe, self._normal
-        drawing = Drawing(STREET.cutouts, recipe.people, 2, (recipe.height, recipe.width))
+        drawing = Drawing(CUTOUTS, recipe.people, 2, (recipe.height, recipe.width))
         self.network.eval()
-        figures = len(given) // STREET.cutouts
+        figures = len(given) // CUTOUTS
         for start in range(0, figures, recipe.people):
             identities = np.arange(start, min(start + recipe.people, figures))
             drawn = replace(drawing, people=len(identities))
@@ -135,7 +135,7 @@ class Learner(loop.Learner):
 
 
 def _batches(given: Cutouts, recipe: EncoderRecipe, start: int) -> Batches:
-    drawing = Drawing(STREET.cutouts, recipe.people // world_size(), recipe.images, (recipe.height, recipe.width))
+    drawing = Drawing(CUTOUTS, recipe.people // world_size(), recipe.images, (recipe.height, recipe.width))
 
     def draw(step: int, number: int) -> IdentityBatch:
         return draw_identities(given, drawing, recipe.seed, number, recipe.hardness(step))

@@ -16,7 +16,7 @@ from jgcl_ray.config import DiscriminatorConfig
 from jgcl_ray.distributed import all_reduce_gradients, broadcast_module, world_size
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
-from jgcl_ray.estimator_training.cutouts import STREET, Cutouts, ensure_cutouts
+from jgcl_ray.estimator_training.cutouts import SIDES, Cutouts, ensure_cutouts
 from jgcl_ray.image_files import IMAGENET_MEAN, IMAGENET_STD
 from jgcl_ray.losses.adversarial import fake_loss, generator_loss, gradient_penalty, real_loss
 from jgcl_ray.models.discriminator import Discriminator
@@ -43,7 +43,7 @@ def train(recipe: GeneratorRecipe, checkpoint: Path, device: torch.device, drawe
     if checkpoint.is_file():
         learner.load(checkpoint)
     # Workers hold the cluster's CPUs: what their machine lacks each of them renders by itself.
-    given = ensure_cutouts(recipe.figures, recipe.seed, 0 if world_size() > 1 else None, STREET)
+    given = ensure_cutouts(recipe.figures, recipe.seed, 0 if world_size() > 1 else None)
     for network in (learner.network, learner.average, learner.judge):
         broadcast_module(network)
     yield from learnt(learner, _batches(given, recipe, learner.step), checkpoint, drawers)
@@ -171,7 +171,7 @@ class FrozenMaps:
 
 def _batches(given: Cutouts, recipe: GeneratorRecipe, start: int) -> Batches:
     photos, shape = recipe.photos // world_size(), (recipe.height, recipe.width)
-    drawing = PairDrawing(STREET.sides, photos, recipe.views, shape)
+    drawing = PairDrawing(SIDES, photos, recipe.views, shape)
     return Batches(lambda step, number: draw_views(given, drawing, recipe.seed, number), start)
 
 

@@ -10,13 +10,11 @@ import pytest
 
 from jgcl_ray.estimator_training import cutouts as module
 from jgcl_ray.estimator_training.cutouts import (
+    CUTOUTS,
     HEIGHT,
-    STREET,
     SURFACE_STEP,
-    WALKERS,
     WIDTH,
     Cutouts,
-    CutoutSpec,
     ensure_cutouts,
     render_shard,
     surface_codes,
@@ -25,7 +23,7 @@ from jgcl_ray.estimator_training.cutouts import (
 
 
 def test_walkers_fill_their_cut_outs(cutouts: Cutouts) -> None:
-    assert len(cutouts) == 4 * WALKERS.cutouts and cutouts.layers.shape == (4 * WALKERS.cutouts, 5, HEIGHT, WIDTH)
+    assert len(cutouts) == 4 * CUTOUTS and cutouts.layers.shape == (4 * CUTOUTS, 5, HEIGHT, WIDTH)
     colour, alpha, mask = cutouts.layers[:, :3], cutouts.layers[:, 3], cutouts.layers[:, 4]
     assert (colour.max(axis=1) <= alpha).all()  # premultiplied
     dressed, bare = alpha > 127, mask > 127
@@ -58,24 +56,24 @@ def test_rendering_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(module, "FIGURES", 1)
     rendered: list[int] = []
 
-    def render(seed: int, number: int, spec: CutoutSpec) -> Cutouts:
+    def render(seed: int, number: int) -> Cutouts:
         rendered.append(number)
         if len(rendered) == 2:
             raise KeyboardInterrupt
-        return render_shard(seed, number, 1, spec)
+        return render_shard(seed, number, 1)
 
     monkeypatch.setattr(module, "render_shard", render)
     with pytest.raises(KeyboardInterrupt):
         ensure_cutouts(2, seed=5, workers=0)
     found = ensure_cutouts(2, seed=5, workers=0)
-    assert rendered == [0, 1, 1] and len(found) == 2 * WALKERS.cutouts
+    assert rendered == [0, 1, 1] and len(found) == 2 * CUTOUTS
     ensure_cutouts(2, seed=5, workers=0)
     assert rendered == [0, 1, 1]
 
 
 def test_people_of_the_street_stand_in_two_poses_and_in_folds_of_their_own() -> None:
-    street = render_shard(seed=3, number=0, figures=1, spec=STREET)
-    assert len(street) == STREET.cutouts == 8
+    street = render_shard(seed=3, number=0, figures=1)
+    assert len(street) == CUTOUTS == 8
     np.testing.assert_array_equal(street.pose[0], street.pose[3])
     assert not np.array_equal(street.pose[3], street.pose[4])
     np.testing.assert_array_equal(street.phenotypes[0], street.phenotypes[7])

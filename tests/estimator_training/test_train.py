@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from jgcl_ray.estimator_training.command import write_weights
 from jgcl_ray.estimator_training.cutouts import Cutouts
 from jgcl_ray.estimator_training.pictures import draw_pictures
 from jgcl_ray.estimator_training.train import Learner, Recipe, train, trained
-from jgcl_ray.meshes.estimator import load_estimator, weights_metadata
+from jgcl_ray.meshes.estimator import WEIGHTS, load_estimator, weights_metadata
 from jgcl_ray.pretrain import main
 
 CPU = torch.device("cpu")
@@ -87,3 +88,28 @@ def test_the_command_writes_weights_that_load(tmp_path: Path, capsys: pytest.Cap
         with pytest.raises(SystemExit) as end:
             main(["estimator", "--out", str(tmp_path / wrong)])
         assert end.value.code == 2
+
+
+@pytest.mark.usefixtures("one_thread", "rendered")
+def test_init_goes_on_from_weights_and_is_told_in_the_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["estimator", "--figures", "4", "--steps", "1", "--batch", "8", "--threads", "1", "--out"]
+    main([*arguments, "first.safetensors"])
+    main([*arguments, "second.safetensors", "--init", "first.safetensors"])
+    first, second = load_estimator(Path("first.safetensors")), load_estimator(Path("second.safetensors"))
+    other = load_estimator(WEIGHTS)
+    change, distance = (
+        torch.cat([(a - b).flatten() for a, b in zip(one.parameters(), first.parameters(), strict=True)]).norm()
+        for one in (second, other)
+    )
+    assert 0 < change < 0.1 * distance
+    made = weights_metadata(Path("second.safetensors"))
+    assert "--init first.safetensors" in made["command"]
+    assert json.loads(made["before"])["command"] == weights_metadata(Path("first.safetensors"))["command"]
+    capsys.readouterr()
+    Path("none.safetensors").write_bytes(b"nothing")
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "third.safetensors", "--init", "none.safetensors"])
+    assert end.value.code == 2 and "none.safetensors" in capsys.readouterr().err

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jgcl_ray.estimator_training.cutouts import STREET, Cutouts, render_shard
+from jgcl_ray.estimator_training.cutouts import Cutouts, render_shard
 
 
 @pytest.fixture(scope="session")
 def street() -> Cutouts:
-    return render_shard(seed=3, number=0, figures=4, spec=STREET)
+    return render_shard(seed=3, number=0, figures=4)

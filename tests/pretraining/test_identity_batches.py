@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from jgcl_ray.estimator_training.cutouts import STREET, Cutouts
+from jgcl_ray.estimator_training.cutouts import CUTOUTS, Cutouts
 from jgcl_ray.pretraining.pictures import Drawing, draw_identities
 
-DRAWING = Drawing(STREET.cutouts, people=4, cameras=3, shape=(64, 32))
+DRAWING = Drawing(CUTOUTS, people=4, cameras=3, shape=(64, 32))
 
 
 def test_a_batch_follows_from_seed_and_number(street: Cutouts) -> None:
@@ -33,9 +33,9 @@ def test_each_camera_sees_the_same_people_and_pairs_of_neighbours(street: Cutout
 def test_a_person_is_drawn_from_the_persons_own_cut_outs(street: Cutouts) -> None:
     """With each figure painted in a grey of its own before black, the picture's brightest grey is of its identity."""
     layers = street.layers.copy()
-    figures = len(street) // STREET.cutouts
+    figures = len(street) // CUTOUTS
     for figure in range(figures):
-        rows = slice(figure * STREET.cutouts, (figure + 1) * STREET.cutouts)
+        rows = slice(figure * CUTOUTS, (figure + 1) * CUTOUTS)
         layers[rows, :3] = layers[rows, 3:4] * ((figure + 1) / figures)
     painted = Cutouts(**{**vars(street), "layers": layers, "backdrops": np.zeros_like(street.backdrops)})
     sums = torch.zeros(figures)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from jgcl_ray import Encoder
 from jgcl_ray.errors import UserError
-from jgcl_ray.estimator_training.cutouts import STREET, Cutouts
+from jgcl_ray.estimator_training.cutouts import CUTOUTS, Cutouts
 from jgcl_ray.models.encoder_files import read_header
 from jgcl_ray.models.origin import packed, unpacked
 from jgcl_ray.pretrain import main
@@ -62,7 +62,7 @@ def test_a_length_in_minutes_counts_the_time_that_was_spent() -> None:
 def test_it_learns(street: Cutouts) -> None:
     """A few pictures by heart."""
     learner = Learner(replace(RECIPE, steps=60), CPU)
-    batch = draw_identities(street, Drawing(STREET.cutouts, 4, 2, (48, 24)), seed=0, number=0, hardness=0)
+    batch = draw_identities(street, Drawing(CUTOUTS, 4, 2, (48, 24)), seed=0, number=0, hardness=0)
     before = {name: float(term) for name, term in learner.learn(batch)[0].items()}
     for _ in range(24):
         terms, right = learner.learn(batch)
@@ -117,7 +117,7 @@ def test_it_goes_on_from_an_encoder(street: Cutouts, tmp_path: Path) -> None:
 
     learner.point_classifier(street)
     directions = functional.normalize(learner.network.classifier.detach(), dim=1)
-    seen = draw_identities(street, Drawing(STREET.cutouts, 4, 2, (48, 24)), recipe.seed, 0, 0.0, np.arange(4))
+    seen = draw_identities(street, Drawing(CUTOUTS, 4, 2, (48, 24)), recipe.seed, 0, 0.0, np.arange(4))
     mean, std = learner._normal
     with torch.no_grad():
         found = functional.normalize(learner.network.encoder.eval()((seen.pictures - mean) / std).embedding, dim=1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jgcl_ray.errors import UserError
-from jgcl_ray.estimator_training.cutouts import STREET, Cutouts
+from jgcl_ray.estimator_training.cutouts import SIDES, Cutouts
 from jgcl_ray.models.encoder_files import read_header
 from jgcl_ray.models.textured_generator import WEIGHTS, load_views, refined
 from jgcl_ray.pretrain import main
@@ -55,7 +55,7 @@ def test_stopped_and_resumed_is_the_same_as_never_stopped(tmp_path: Path, monkey
 def test_it_learns(street: Cutouts) -> None:
     """A few views by heart."""
     learner = GeneratorLearner(replace(RECIPE, steps=80, adversarial_from=2.0), CPU)
-    batch = draw_views(street, PairDrawing(STREET.sides, 2, 2, (32, 16)), seed=0, number=0)
+    batch = draw_views(street, PairDrawing(SIDES, 2, 2, (32, 16)), seed=0, number=0)
     before, gain = learner.learn(batch)
     assert float(gain) == 0  # at first views are the drafts
     for _ in range(50):
@@ -66,7 +66,7 @@ def test_it_learns(street: Cutouts) -> None:
 def test_the_judge_tells_views_from_true_ones(street: Cutouts) -> None:
     """As GCL's discriminator is initialised, the scores of both would stay alike."""
     learner = GeneratorLearner(replace(RECIPE, steps=400, adversarial_from=0.0, learning_rate=1e-9), CPU)
-    batch = draw_views(street, PairDrawing(STREET.sides, 2, 2, (32, 16)), seed=0, number=0)
+    batch = draw_views(street, PairDrawing(SIDES, 2, 2, (32, 16)), seed=0, number=0)
     terms = [learner.learn(batch)[0] for _ in range(40)]
     assert terms[-1]["judge"] < 0.8 * terms[0]["judge"]
 
@@ -139,7 +139,7 @@ def test_the_package_s_weights_bring_drafts_nearer_to_the_true_views(street: Cut
     assert WEIGHTS.stat().st_size < 5e6
     gains, better = [], []
     for number in range(4):
-        batch = draw_views(street, PairDrawing(STREET.sides, 6, 3, (96, 48)), seed=0, number=number)
+        batch = draw_views(street, PairDrawing(SIDES, 6, 3, (96, 48)), seed=0, number=number)
         views = refined(generator, batch.draft, batch.places, batch.photos, batch.photo_places)
         drafts, views = ((picture - batch.truth).abs().mean((1, 2, 3)) for picture in (batch.draft.picture, views))
         gains.append(1 - views.sum() / drafts.sum())

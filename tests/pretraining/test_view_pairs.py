@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from jgcl_ray.estimator_training.cutouts import STREET, Cutouts, surface_places
+from jgcl_ray.estimator_training.cutouts import SIDES, Cutouts, surface_places
 from jgcl_ray.estimator_training.pasting import cut, cut_places
 from jgcl_ray.pretraining import view_pairs
 from jgcl_ray.pretraining.view_pairs import PairDrawing, ViewBatch, draw_views
 
 SHAPE = (64, 32)
-DRAWING = PairDrawing(STREET.sides, photos=3, views=2, shape=SHAPE)
+DRAWING = PairDrawing(SIDES, photos=3, views=2, shape=SHAPE)
 
 
 def tensors_of(batch: ViewBatch) -> dict[str, torch.Tensor]:
