@@ -66,7 +66,7 @@ def main() -> None:
         dataset = check_images(dataset, config.data.on_bad_image)
         if other is not None:
             query, gallery = labelled(dataset)
-            check_comparable(other, query, len(gallery), protocol)
+            check_comparable(other, query, len(gallery), protocol, arguments.rerank)
         found = assess(
             encoder,
             dataset,

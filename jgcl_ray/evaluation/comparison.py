@@ -106,11 +106,14 @@ def turned(degrees: tuple[int, int]) -> str:
     return f"seen from sides {degrees[0]} to {degrees[1]} degrees apart"
 
 
-def check_comparable(other: ScoresFile, query: Split, gallery: int, protocol: str) -> None:
+def check_comparable(other: ScoresFile, query: Split, gallery: int, protocol: str, reranked: bool) -> None:
     """UserError where differences to `other` would mean nothing: nothing is computed for it yet.
 
-    query: those to be scored. gallery: its number of photos.
+    query: those to be scored. gallery: its number of photos. reranked: whether they are to be re-ranked.
     """
+    if other.reranked != reranked:
+        there, remedy = ("with", "give it here, too") if other.reranked else ("without", "leave it away here")
+        raise UserError(f"--against {other.path}: scored {there} --rerank; {remedy}, or write that file again")
     if other.protocol != protocol:
         raise UserError(
             f"--against {other.path}: scored by the protocol {other.protocol}, here it is {protocol}; "

@@ -53,6 +53,7 @@ class _Document:
     gallery: Number
     by_query: _Columns
     checkpoint: _Checkpoint = field(default_factory=_Checkpoint)
+    reranked: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +129,7 @@ class ScoresFile:
     gallery: int  # images
     checkpoint: str
     queries: QueryScores
+    reranked: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -143,7 +145,8 @@ class ScoresFile:
             queries = QueryScores.of(document.by_query)
         except ValueError as error:
             raise UserError(f"{path}: damaged (by_query: {error}); {_REMEDY}") from None
-        return cls(path, document.mAP, document.protocol, document.gallery, document.checkpoint.path, queries)
+        checkpoint = document.checkpoint.path
+        return cls(path, document.mAP, document.protocol, document.gallery, checkpoint, queries, document.reranked)
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:

@@ -26,6 +26,7 @@ from jgcl_ray.retrieval.gallery import (
 )
 from jgcl_ray.retrieval.index import GalleryIndex, Kind
 from jgcl_ray.retrieval.sightings import Filter, sightings_of
+from jgcl_ray.writer_lock import only_writer
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +85,10 @@ def search_gallery(request: Request) -> list[Answer]:
     if request.remove:
         removed = remove_images(index, request.remove)
     if places or removed:
-        if _state(request.index) != found:
-            raise UserError(f"{request.index}: changed by another command meanwhile; give this one again")
-        index.save(request.index)
+        with only_writer(request.index.parent, "give this command again", f".{request.index.name}.lock"):
+            if _state(request.index) != found:
+                raise UserError(f"{request.index}: changed by another command meanwhile; give this one again")
+            index.save(request.index)
         print(f"{request.index}: {added:,} added, {removed:,} removed, {len(index):,} images", file=sys.stderr)
 
     if not request.query:

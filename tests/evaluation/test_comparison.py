@@ -39,17 +39,24 @@ def scores(seed: int, queries: int = 60, views: bool = True) -> QueryScores:
     )
 
 
-def file_of(queries: QueryScores, protocol: str = "market", gallery: int = 100) -> ScoresFile:
-    return ScoresFile(Path("other.json"), 0.5, protocol, gallery, "runs/b", queries)
+def file_of(queries: QueryScores, protocol: str = "market", gallery: int = 100, reranked: bool = False) -> ScoresFile:
+    return ScoresFile(Path("other.json"), 0.5, protocol, gallery, "runs/b", queries, reranked)
 
 
 def test_a_file_of_scores_gives_them_back(tmp_path: Path) -> None:
     written, target = scores(2), tmp_path / "scores.json"
     written.average_precisions[3], written.first_matches[3] = np.nan, 0
-    document = {"mAP": 0.25, "protocol": "cross_camera", "gallery": 7, "checkpoint": {"path": "runs/a"}}
-    write_json(target, document | {"by_query": written.document()})
+    document = {
+        "mAP": 0.25,
+        "protocol": "cross_camera",
+        "gallery": 7,
+        "checkpoint": {"path": "runs/a"},
+        "reranked": True,
+    }
+    write_json(target, document | {"checkpoint": {"path": "runs/a"}, "by_query": written.document()})
     read = ScoresFile.read(target)
     assert (read.mAP, read.protocol, read.gallery, read.checkpoint) == (0.25, "cross_camera", 7, "runs/a")
+    assert read.reranked
     for name, value in vars(written).items():
         if name == "files":
             assert read.queries.files == value
@@ -102,15 +109,19 @@ def test_queries_of_one_side_are_left_out_and_said() -> None:
 def test_what_cannot_be_compared_is_one_line() -> None:
     other = scores(3)
     query = Split(Path("/q"), other.files, other.identities, other.cameras)
-    check_comparable(file_of(other), query, 100, "market")
+    check_comparable(file_of(other), query, 100, "market", reranked=False)
+    check_comparable(file_of(other, reranked=True), query, 100, "market", reranked=True)
+    with pytest.raises(UserError, match="scored without --rerank; leave it away here, or write that file again"):
+        check_comparable(file_of(other), query, 100, "market", reranked=True)
     for file, protocol, gallery, words in (
         (file_of(other, "cross_camera"), "market", 100, "--protocol cross_camera"),
+        (file_of(other, reranked=True), "market", 100, "scored with --rerank; give it here, too"),
         (file_of(other), "market", 99, "a gallery of 100 photos, here it has 99"),
         (file_of(replace(other, files=tuple(f"x{name}" for name in other.files))), "market", 100, "such as x000.jpg"),
         (file_of(replace(other, identities=other.identities + 1)), "market", 100, "another identity or camera"),
     ):
         with pytest.raises(UserError, match=words):
-            check_comparable(file, query, gallery, protocol)
+            check_comparable(file, query, gallery, protocol, reranked=False)
 
 
 def test_of_many_pairs_the_telling_are_shown() -> None:

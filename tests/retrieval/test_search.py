@@ -17,6 +17,7 @@ from jgcl_ray.encoder import Encoder
 from jgcl_ray.retrieval import request
 from jgcl_ray.retrieval.index import GalleryIndex
 from jgcl_ray.search import main
+from jgcl_ray.writer_lock import only_writer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -190,6 +191,19 @@ def test_a_change_by_another_command_is_not_overwritten(
     message = refused(capsys, "--checkpoint", run, "--index", built, "--add", gallery / "b")
     assert "changed by another command meanwhile" in message
     assert len(GalleryIndex.load(built)) == 2
+
+
+def test_two_commands_do_not_write_at_once(
+    run: Path, gallery: Path, built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the last look at the file to its replacement."""
+    before = built.read_bytes()
+    with only_writer(built.parent, "", f".{built.name}.lock"):
+        message = refused(capsys, "--index", built, "--remove", gallery / "a")
+    assert "writes there since" in message and "give this command again" in message
+    assert built.read_bytes() == before
+    call("--index", built, "--remove", gallery / "a")
+    assert built.read_bytes() != before and not list(built.parent.glob(".*.lock"))
 
 
 def test_another_encoder_is_refused(
