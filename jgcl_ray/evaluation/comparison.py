@@ -112,8 +112,8 @@ def check_comparable(other: ScoresFile, query: Split, gallery: int, protocol: st
     query: those to be scored. gallery: its number of photos. reranked: whether they are to be re-ranked.
     """
     if other.reranked != reranked:
-        there, remedy = ("with", "give it here, too") if other.reranked else ("without", "leave it away here")
-        raise UserError(f"--against {other.path}: scored {there} --rerank; {remedy}, or write that file again")
+        how, remedy = ("with", "give it here, too") if other.reranked else ("without", "leave it away here")
+        raise UserError(f"--against {other.path}: scored {how} --rerank; {remedy}, or write that file again")
     if other.protocol != protocol:
         raise UserError(
             f"--against {other.path}: scored by the protocol {other.protocol}, here it is {protocol}; "
