@@ -162,7 +162,7 @@ def test_the_command_writes_what_projections_are_drawn_from(walkers: Path, tmp_p
 
 def test_the_package_says_how_its_weights_were_made() -> None:
     made = weights_metadata()
-    assert made["command"].startswith("python -m jgcl_ray.meshes.estimator train ") and "--seed " in made["command"]
+    assert made["command"].startswith("python -m jgcl_ray.pretrain estimator ") and "--seed " in made["command"]
     assert float(made["minutes"]) < 60 and "cores" in made["machine"]
     assert WEIGHTS.stat().st_size < 8 * 2**20
 
