@@ -19,6 +19,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.models import official
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.generator import Generator, StructureEncoder, check_image_size
+from jgcl_ray.models.shipped import SHIPPED
 from jgcl_ray.models.weights import load_weights
 from jgcl_ray.places import absolute
 from jgcl_ray.training.checkpoint import Manifest, config_of, read_manifest
@@ -65,6 +66,8 @@ class ViewGenerator:
         return denormalise_images(drawn).cpu()
 
 
+ENCODER_FILES = (".safetensors", ".pt", ".pth", ".tar")
+
 _Networks = tuple[IdentityEncoder, StructureEncoder, Generator]
 
 
@@ -99,12 +102,18 @@ def _trained(checkpoints: Sequence[Path]) -> Path:
         if _generator_is_trained(config_of(manifest, checkpoint), manifest):
             return checkpoint
     raise UserError(
-        f"{checkpoints[0]}: its generator is untrained, the run has not come to the stage `generation` yet; let it "
-        "train on, or give another checkpoint"
+        f"{checkpoints[0]}: its generator is untrained, the run has not come to the stage `generation`; give another "
+        "checkpoint, let it train on if it has that stage, or take the photos' own pixels by --surface"
     )
 
 
 def _generator_is_trained(config: Config, manifest: Manifest) -> bool:
     here = manifest.position
     begun = config.run.stages[: here.stage + (here.epoch > 0 or here.batch > 0)]
-    return config.run.init_from is not None or any(config.uses_generator(stage) for stage in begun)
+    return _starts_from_a_run(config) or any(config.uses_generator(stage) for stage in begun)
+
+
+def _starts_from_a_run(config: Config) -> bool:
+    """Rather than from an encoder alone, such as `rendered`: of a run all networks are taken over."""
+    start = config.run.init_from
+    return start is not None and str(start) not in SHIPPED and Path(start).suffix not in ENCODER_FILES

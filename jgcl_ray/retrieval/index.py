@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
+from zipfile import is_zipfile
 
 import faiss
 import numpy as np
@@ -161,9 +162,11 @@ class GalleryIndex:
                 )
         except FileNotFoundError:
             raise UserError(f"{path}: no such index; build it by --gallery FOLDER") from None
+        except IsADirectoryError:
+            raise UserError(f"{path}: a folder; give the name of an index's file") from None
         except UNREADABLE as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path}: not a readable index ({reason}); build it again by --gallery FOLDER") from None
+            reason = f" ({' '.join(str(error).split())[:200]})" if is_zipfile(path) else ""  # else numpy's advice
+            raise UserError(f"{path}: not a readable index{reason}; build it again by --gallery FOLDER") from None
         return loaded
 
 

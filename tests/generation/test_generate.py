@@ -272,6 +272,12 @@ def test_a_checkpoint_of_the_warm_up_is_passed_over(tmp_path: Path) -> None:
     best = write_run(tmp_path / "run", position=Position(stage=0, epoch=5))
     with pytest.raises(UserError, match="generator is untrained"):
         ViewGenerator.load(best)
+    learns_by_photos = (*SMALL, "run.stages=[joint]", "joint.recipe=cluster_contrast", "run.init_from=rendered")
+    without = load_config(None, learns_by_photos)
+    saved = Saved(Position(stage=0, epoch=2), without.model_dump(mode="json"), {})
+    Checkpoints(tmp_path / "by_photos" / "checkpoints").save("by_photos", build_networks(without), saved)
+    with pytest.raises(UserError, match=r"generator is untrained.*--surface"):
+        ViewGenerator.load(tmp_path / "by_photos" / "checkpoints" / "by_photos")
     config = load_config(None, SMALL)
     torch.manual_seed(1)
     networks = build_networks(config)
