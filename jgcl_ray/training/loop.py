@@ -183,6 +183,7 @@ class Loop:
             uses_generator=self.config.uses_generator(name),
             surface_views=stage.surface_views,
             decay=stage.decay(epoch),
+            batches=stage.num_batches(epoch),
         )
         improved = False
         evaluated = stage.trains_encoder and (last or (epoch + 1) % self.config.eval.every == 0)

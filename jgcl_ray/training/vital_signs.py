@@ -31,6 +31,7 @@ from jgcl_ray.training.session import Session
 logger = logging.getLogger(__name__)
 
 SAMPLED = 128  # images: a tenth of a second on a GPU, about two seconds on a CPU core at 96 x 48
+USUAL = 10  # batches of an epoch over which LEAST_MOVE is asked for; of fewer, as much less
 LEAST_MARGIN, LEAST_MOVE, LEAST_RANK1 = 0.05, 0.003, 0.5  # below which a part sleeps; the last one times the photos'
 
 
@@ -73,11 +74,12 @@ class VitalSigns:
         uses_generator: bool,
         surface_views: ViewedImages | None = None,
         decay: float = 1.0,
+        batches: int = USUAL,
     ) -> dict[str, float]:
         """Numbers of the epoch that ends, by their names in the run log; advice goes to the log. A collective.
 
         uses_generator: whether the generator works in the stage; surface_views: what else it learns views from;
-        decay: the encoder's learning rate over that of the stage's first epoch.
+        decay: the encoder's learning rate over that of the stage's first epoch; batches: of the epoch.
         """
         numbers: dict[str, float] = {}
         if trains_encoder and self._before is not None:
@@ -86,7 +88,7 @@ class VitalSigns:
         if uses_generator or surface_views is not None:
             with self.session.timed("vital_signs"):
                 numbers |= self._of_views(step, surface_views)
-        for part, words in advice(numbers, decay).items():
+        for part, words in advice(numbers, decay * min(1.0, batches / USUAL)).items():
             if rank() == 0 and (stage, part) not in self._advised:
                 logger.warning("%s: %s", stage, words)
             self._advised.add((stage, part))
@@ -205,10 +207,11 @@ def relative_change(before: torch.Tensor, after: torch.Tensor) -> float:
     return float((after - before).norm() / before.norm())
 
 
-def advice(numbers: Mapping[str, float], decay: float = 1.0) -> dict[str, str]:
+def advice(numbers: Mapping[str, float], usual: float = 1.0) -> dict[str, str]:
     """By part that sleeps, one line: what was seen, what it means, what to try. Of the numbers that are there.
 
-    decay: at a tenth of its rate an encoder that moves a tenth as far is awake.
+    usual: share of the usual steps times rate that the epoch had: at a tenth of its rate an encoder that moves a
+    tenth as far is awake.
     """
     lines = {}
     margin = numbers.get("discriminator_margin")
@@ -219,10 +222,10 @@ def advice(numbers: Mapping[str, float], decay: float = 1.0) -> dict[str, str]:
             "discriminator.width"
         )
     moved = numbers.get("encoder_moved")
-    if moved is not None and moved < LEAST_MOVE * decay:
+    if moved is not None and moved < LEAST_MOVE * usual:
         lines["encoder"] = (
             f"the encoder learns nothing (its weights moved by {moved:.2%} in the epoch, less than "
-            f"{LEAST_MOVE * decay:.2%}): raise its learning rate"
+            f"{LEAST_MOVE * usual:.2%}): raise its learning rate"
         )
     views, photos = numbers.get("view_rank1"), numbers.get("photo_rank1")
     if views is not None and photos is not None and views < LEAST_RANK1 * photos:

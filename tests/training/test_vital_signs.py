@@ -119,8 +119,8 @@ def test_movement_of_the_encoder() -> None:
     assert moved == pytest.approx(0.002, rel=1e-3)
     assert "learns nothing" in advice({"encoder_moved": moved})["encoder"]
     assert advice({"encoder_moved": 0.01}) == {}
-    assert advice({"encoder_moved": moved}, decay=0.1) == {}, "a tenth of the rate moves it a tenth as far"
-    assert "less than 0.03%" in advice({"encoder_moved": moved / 10}, decay=0.1)["encoder"]
+    assert advice({"encoder_moved": moved}, usual=0.1) == {}, "a tenth of the rate moves it a tenth as far"
+    assert "less than 0.03%" in advice({"encoder_moved": moved / 10}, usual=0.1)["encoder"]
 
 
 def test_sample_is_fixed_spread_and_small() -> None:
@@ -160,3 +160,18 @@ def test_two_workers_measure_what_one_does(walkers: Path, tmp_path: Path, caplog
 def _one_of_two(rank: int, join: Callable[[], None], walkers: Path, one: dict[str, float]) -> None:
     join()
     assert measured(walkers, Path("unused"), Shard(rank, 2)) == pytest.approx(one, rel=1e-3, abs=1e-4)
+
+
+def test_an_epoch_of_few_batches_may_move_less(
+    walkers: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = plan_run(configured(walkers, tmp_path))
+    session = build_session(plan, InProcess(plan.config.pseudo_labels), Shard(), torch.device("cpu"))
+    for batches, told in ((1, False), (20, True)):
+        signs = VitalSigns(session)
+        signs.epoch_begins()
+        with torch.no_grad():
+            for parameter in session.networks.encoder.parameters():
+                parameter *= 1.001
+        signs.measure("joint", 0, trains_encoder=True, uses_generator=False, batches=batches)
+        assert ("learns nothing" in caplog.text) is told
