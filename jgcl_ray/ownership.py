@@ -80,7 +80,10 @@ def is_export(path: Path) -> bool:
 
 def is_estimator(path: Path) -> bool:
     """Weights of the mesh estimator."""
-    return b'"command":"python -m jgcl_ray.meshes.estimator' in _head(path)
+    head = _head(path)
+    return any(
+        b'"command":"python -m jgcl_ray.' + made in head for made in (b"pretrain estimator ", b"meshes.estimator ")
+    )
 
 
 def is_pretrained(path: Path) -> bool:

@@ -77,7 +77,11 @@ def test_weights_of_encoders(tmp_path: Path) -> None:  # of exports: test_export
 
 def test_weights_of_the_estimator(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(3)}, tmp_path / "other.safetensors", {"command": "python -m mine"})
-    assert is_estimator(WEIGHTS) and not is_estimator(tmp_path / "other.safetensors")
+    save_file(
+        {"x": torch.zeros(3)}, tmp_path / "old.safetensors", {"command": "python -m jgcl_ray.meshes.estimator train"}
+    )
+    assert is_estimator(WEIGHTS) and is_estimator(tmp_path / "old.safetensors")
+    assert not is_estimator(tmp_path / "other.safetensors")
 
 
 def test_body_parameters(tmp_path: Path) -> None:
