@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -107,7 +106,7 @@ def test_ctrl_c_is_heard_by_the_parent_alone(capfd: pytest.CaptureFixture[str]) 
     done, before = False, signal.signal(signal.SIGINT, signal.default_int_handler)  # another test may have set one
     try:
         with pytest.raises(KeyboardInterrupt), rendering.deaf_children():
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # no other thread's business
             done = True
     finally:
         signal.signal(signal.SIGINT, before)
