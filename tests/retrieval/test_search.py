@@ -206,6 +206,18 @@ def test_two_commands_do_not_write_at_once(
     assert built.read_bytes() != before and not list(built.parent.glob(".*.lock"))
 
 
+def test_what_is_no_index_is_said_to_be_none(
+    gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the advice of numpy's to load it all the same."""
+    text = tmp_path / "notes.txt"
+    text.write_text("hello")
+    message = refused(capsys, "--checkpoint", "rendered", "--index", text, "--query", gallery / "a" / "1.png")
+    assert "not a readable index; build it again" in message and "pickle" not in message
+    message = refused(capsys, "--checkpoint", "rendered", "--index", tmp_path, "--query", gallery / "a" / "1.png")
+    assert "a folder; give the name of an index's file" in message
+
+
 def test_another_encoder_is_refused(
     gallery: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
