@@ -250,7 +250,7 @@ def test_the_journal_of_a_camera(tmp_path: Path) -> None:
     file.parent.mkdir(parents=True)
     header, track = '{"digest": "d"}\n', json.dumps({"track": 1, "folder": "0001", "rows": [CROP]}) + "\n"
     file.write_text(header + track + track[:20])  # stopped while it wrote: the last track is done again
-    assert read_journal(file) == ("d", [{"track": 1, "folder": "0001", "rows": [CROP]}])
+    assert read_journal(file) == ({"digest": "d"}, [{"track": 1, "folder": "0001", "rows": [CROP]}])
     for damage in ("[]\n", "3\n", track, header + "[]\n", header + track[:20] + "\n" + track, header + "{}\n",
                    header + track.replace('"folder": "0001"', '"folder": 3'),
                    header + track.replace('"time": 0.0', '"time": "late"')):  # fmt: skip

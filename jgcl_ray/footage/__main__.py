@@ -25,6 +25,9 @@ quality and overlap, spans.csv of each track when it was there, summary.json how
 Track files: MOTChallenge and what ByteTrack, OC-SORT, DeepSORT, FairMOT, boxmot and Norfair make of it; the folder
 labels/ of ultralytics; CSV and JSON with names (supervision, ultralytics' to_json); NVIDIA's MTMC text; KITTI and
 DeepStream. The same command goes on with what was stopped; finished cameras are not done again.
+Other settings cut a camera anew; other footage is refused without --replace.
+
+Exit code 0; 2 for bad input, in one line, after the other cameras are done.
 """
 
 _OF_A_CAMERA = {
@@ -78,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 detector_weights=given.detector_weights,
                 workers=given.workers,
                 sheet=given.sheet,
+                replace=given.replace,
             )
         )
         print("\n".join(lines))
@@ -154,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     boxes.add_argument("--min-confidence", type=_share, default=0.0, help="where the file has confidences (0)")
     boxes.add_argument("--min-visibility", type=_share, default=0.3, help="where the file has visibilities (0.3)")
     boxes.add_argument("--min-boxes", type=whole(1), default=3, help="of a track, else it is left out (3)")
-    boxes.add_argument("--min-height", type=whole(1), default=24, metavar="PIXELS", help="of a crop (24)")
+    boxes.add_argument("--min-height", type=whole(1), default=24, metavar="PIXELS", help="in the frame (24)")
     boxes.add_argument("--max-overlap", type=_share, default=0.7, help="share that another box covers (0.7)")
     boxes.add_argument("--min-inside", type=_share, default=0.6, help="share of a box within the frame (0.6)")
     choice = parser.add_argument_group("which of them become crops")
@@ -175,6 +179,11 @@ def _parser() -> argparse.ArgumentParser:
         help="cameras at once over Ray; 0: one after the other, without Ray",
     )
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet (CROPS/.footage/sheet.png)")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="cut a camera anew whose crops are of other footage",
+    )
     return parser
 
 

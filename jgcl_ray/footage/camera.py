@@ -15,6 +15,7 @@ from jgcl_ray.footage.sampling import Candidates, Sampling, candidates, choose, 
 from jgcl_ray.footage.tracks import Tracks, clipped
 from jgcl_ray.footage.video import Frame, FrameReader, ReadProgress
 from jgcl_ray.meshes.estimator import HEIGHT, WIDTH, BodyEstimator
+from jgcl_ray.wording import counted
 
 JPEG_QUALITY = 95
 
@@ -49,9 +50,42 @@ class _Open:
     best: dict[int, Crop] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """What a camera's N boxes are worth, by their geometry."""
+
+    inside: np.ndarray  # (N, 4) float64: left, top, width, height in pixels, clipped to the frame
+    quality: np.ndarray  # (N,) in [0, 1], sharpness not counted
+    overlap: np.ndarray  # (N,) in [0, 1], share that another box covers
+    fit: np.ndarray  # (N,) bool: may become a crop
+    notes: tuple[str, ...]  # what is left out, in words
+
+
+def judged(tracks: Tracks, width: int, height: int, sampling: Sampling) -> Boxes:
+    """The boxes of frames of width x height pixels, and which of them the limits of `sampling` let through."""
+    quality, overlap, share = geometric_quality(tracks, width, height)
+    inside = clipped(tracks.box, width, height)
+    fit = np.ones(len(tracks), bool)
+    notes = []
+    for unfit, what in (
+        (inside[:, 3] < sampling.min_height, f"lower than {sampling.min_height} pixels (--min-height)"),
+        (overlap > sampling.max_overlap, f"covered by more than {sampling.max_overlap:g} (--max-overlap)"),
+        (share < sampling.min_inside, f"with less than {sampling.min_inside:g} in the frame (--min-inside)"),
+    ):
+        count = int((unfit & fit).sum())
+        fit &= ~unfit
+        if count:
+            notes.append(f"{counted(count, 'box', 'boxes')} {what} left out")
+    lost = len(np.unique(tracks.track)) - len(np.unique(tracks.track[fit]))
+    if lost:
+        notes.append(f"{counted(lost, 'track')} left out, with no other boxes than these")
+    return Boxes(inside, quality, overlap, fit, tuple(notes))
+
+
 def tracklets(
     reader: FrameReader,
     tracks: Tracks,
+    boxes: Boxes,
     sampling: Sampling,
     reading: ReadProgress,
     skip: frozenset[int] = frozenset(),
@@ -61,11 +95,7 @@ def tracklets(
 
     Frames that cannot be decoded lose their crops, and are counted in `reading`. watch: called with the frame.
     """
-    width, height = reader.footage.width, reader.footage.height
-    quality, overlap, share = geometric_quality(tracks, width, height)
-    inside = clipped(tracks.box, width, height)
-    fit = (inside[:, 3] >= sampling.min_height) & (overlap <= sampling.max_overlap) & (share >= sampling.min_inside)
-    wanted = candidates(tracks, quality, fit, reader.rate, sampling)
+    wanted = candidates(tracks, boxes.quality, boxes.fit, reader.rate, sampling)
     if skip:
         left = ~np.isin(tracks.track[wanted.row], list(skip))
         wanted = Candidates(wanted.row[left], wanted.slot[left])
@@ -82,10 +112,10 @@ def tracklets(
             row, slot = int(wanted.row[place]), int(wanted.slot[place])
             one = opened[int(tracks.track[row])]
             if frames[place] == frame.number:
-                pixels = _pixels(frame, inside[row])
-                value = float(quality[row]) * sharpness(pixels)
+                pixels = _pixels(frame, boxes.inside[row])
+                value = float(boxes.quality[row]) * sharpness(pixels)
                 if slot not in one.best or value > one.best[slot].quality:
-                    one.best[slot] = _crop(frame, row, pixels, value, float(overlap[row]), sampling.views)
+                    one.best[slot] = _crop(frame, row, pixels, value, float(boxes.overlap[row]), sampling.views)
             if row == one.last:
                 yield from _finished(int(tracks.track[row]), opened, sampling)
             place += 1

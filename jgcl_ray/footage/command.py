@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
 from jgcl_ray.contact_sheet import check_sheet
+from jgcl_ray.data.datasets.unfinished import STATE
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.detect import check_installed
-from jgcl_ray.footage.job import STATE, Job, Watch, finished, work
+from jgcl_ray.footage.job import Job, Watch, begun_otherwise, finished, work
 from jgcl_ray.footage.kept import CameraRecord
 from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source, checked
@@ -39,6 +40,7 @@ class Request:
         None  # cameras at once over Ray; 0: one after the other, here; None: Ray where there are several
     )
     sheet: Path | None = None
+    replace: bool = False  # crops that a camera has of other footage
 
 
 def extract_crops(request: Request) -> list[str]:
@@ -59,6 +61,9 @@ def extract_crops(request: Request) -> list[str]:
     for job in jobs:
         if job not in open_jobs:
             print(f"{job.source.camera}: done already", file=sys.stderr)
+    anew = [job for job in open_jobs if begun_otherwise(job, request.replace)]
+    for job in anew:
+        print(f"{job.source.camera}: crops of other settings or files, cut anew", file=sys.stderr)
     with ExitStack() as held:
         for job in open_jobs:
             held.enter_context(only_writer(out / STATE, "give another --out", f"{job.source.camera}.lock"))
@@ -67,16 +72,18 @@ def extract_crops(request: Request) -> list[str]:
         if isinstance(result, dict):
             for note in result["notes"]:
                 print(f"{job.source.camera}: {note}", file=sys.stderr)
+    failed = [result for result in results if isinstance(result, UserError)]
+    for reason in failed[:-1]:
+        print(f"error: {reason}", file=sys.stderr)
     records = records_of(out)
+    if failed and not records:  # nothing to make tables of
+        raise failed[-1]
     write_tables(out, records)
     lines = write_summary(out, records)
     if records:
         sheet = request.sheet or out / STATE / "sheet.png"
         write_sheet(out, sheet, records)
         lines.append(f"sheet: {sheet}")
-    failed = [result for result in results if isinstance(result, UserError)]
-    for reason in failed[:-1]:
-        print(f"error: {reason}", file=sys.stderr)
     if failed:
         raise failed[-1]
     return lines

@@ -20,17 +20,18 @@ from typing import Any
 import numpy as np
 
 from jgcl_ray.atomic import write_json
+from jgcl_ray.data.datasets.unfinished import STATE, journal_of
 from jgcl_ray.errors import UserError
-from jgcl_ray.footage.camera import Tracklet, tracklets
+from jgcl_ray.footage.camera import Tracklet, judged, tracklets
 from jgcl_ray.footage.detect import write_tracks
 from jgcl_ray.footage.formats import read_rows
-from jgcl_ray.footage.kept import CameraRecord, CropRow, SpanRow, TrackRecord, read_journal, read_record
+from jgcl_ray.footage.kept import CameraRecord, CropRow, Header, SpanRow, TrackRecord, read_journal, read_record
 from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source
 from jgcl_ray.footage.tracks import Filters, Tracks, people_of, without_short
 from jgcl_ray.footage.video import FrameReader, ReadProgress, open_footage
+from jgcl_ray.wording import counted
 
-STATE = ".footage"
 VERSION = 1  # of what is written; another one is made anew
 
 Watch = Callable[[int, int], None]  # frame, last frame
@@ -47,12 +48,19 @@ class Job:
     weights: Path | None = None  # of --detect
 
     @property
+    def footage(self) -> Path:
+        """The video, or the folder of frames."""
+        found = self.source.video or self.source.frames
+        assert found is not None
+        return found
+
+    @property
     def record(self) -> Path:
         return self.out / STATE / f"{self.source.camera}.json"
 
     @property
     def journal(self) -> Path:
-        return self.out / STATE / f"{self.source.camera}.jsonl"
+        return journal_of(self.out, self.source.camera)
 
     @property
     def folder(self) -> Path:
@@ -69,9 +77,8 @@ class Job:
     def detected(self) -> Path:
         """Where the tracks of --detect go: found once, whatever is made of them."""
         assert self.source.detect is not None
-        media = self.source.video or self.source.frames
-        assert media is not None
-        said = _digest(self.source.detect, self.weights, media, media.stat().st_mtime_ns, self.source.fps)
+        changed = self.footage.stat().st_mtime_ns
+        said = _digest(self.source.detect, self.weights, self.footage, changed, self.source.fps)
         return self.out / STATE / f"{self.source.camera}.{said[:12]}.tracks.txt"
 
 
@@ -81,33 +88,61 @@ def _digest(*said: Any) -> str:
 
 def finished(job: Job) -> CameraRecord | None:
     """What there is of a camera that is done with these settings; None where it is to be done."""
-    record = read_record(job.record) if job.record.exists() else None
+    record = read_record(job.record) if job.record.exists() and job.folder.is_dir() else None
     return record if record is not None and record["digest"] == job.digest() else None
+
+
+def begun_otherwise(job: Job, replace: bool) -> bool:
+    """Whether there are crops of this camera that are to be cut anew, of the same footage with other settings.
+
+    UserError where they are of other footage, unless `replace`.
+    """
+    if not job.folder.is_dir():
+        return False
+    found: Header | CameraRecord | None = read_record(job.record) if job.record.exists() else None
+    if found is None:
+        found, _ = read_journal(job.journal)
+    if found is None or found["digest"] == job.digest():
+        return False
+    before = found.get("footage")
+    if before not in (None, str(job.footage)) and not replace:
+        raise UserError(
+            f"camera {job.source.camera}: its crops in {job.folder} are of {before}, not of {job.footage}: give "
+            "another --camera or --out, or --replace to cut them anew"
+        )
+    return True
 
 
 def work(job: Job, watch: Watch = lambda frame, last: None) -> CameraRecord:
     """Do a camera, or what is left of it; its record. UserError for whatever the user can fix."""
     with _disk_errors_in_one_line(job.out):
         (job.out / STATE).mkdir(parents=True, exist_ok=True)
-        done = _taken_up(job)
         source = job.source
         reader = open_footage(source.video, source.frames, source.fps)
         tracks, notes = _tracks(job, reader, watch)
         tracks, short = without_short(tracks, job.sampling.min_boxes)
         if short:
-            notes.append(f"{short:,} tracks of fewer than {job.sampling.min_boxes} boxes left out")
+            notes.append(f"{counted(short, 'track')} of fewer than {job.sampling.min_boxes} boxes left out")
         if not len(tracks):
             raise UserError(f"camera {source.camera}: no track has {job.sampling.min_boxes} boxes (--min-boxes)")
+        boxes = judged(tracks, reader.footage.width, reader.footage.height, job.sampling)
+        notes += boxes.notes
+        if not boxes.fit.any():
+            raise UserError(f"camera {source.camera}: no box is left ({'; '.join(boxes.notes)})")
+        done = _taken_up(job)  # from here on what there was is gone
         last, reading = int(tracks.frame.max()), ReadProgress()
         names = _Names(tracks)
         with job.journal.open("a", encoding="utf-8") as journal:
             skip = frozenset(line["track"] for line in done)
-            for one in tracklets(reader, tracks, job.sampling, reading, skip, lambda frame: watch(frame, last)):
+            for one in tracklets(
+                reader, tracks, boxes, job.sampling, reading, skip, lambda frame: watch(frame, last)
+            ):
                 line = _write(job, tracks, one, names.of(one.track))
                 journal.write(json.dumps(line) + "\n")
                 journal.flush()
                 done.append(line)
-        record = _record(job, reader, tracks, done, names, notes + _losses(reading, tracks))
+        notes += _losses(reading, tracks)
+        record = _record(job, reader, tracks.take(_of_fit(tracks, boxes.fit)), done, names, notes)
         write_json(job.record, record)
         job.journal.unlink()
         return record
@@ -115,12 +150,12 @@ def work(job: Job, watch: Watch = lambda frame, last: None) -> CameraRecord:
 
 def _taken_up(job: Job) -> list[TrackRecord]:
     """Tracks that an earlier call with the same settings has finished; whatever else there is of the camera goes."""
-    header = {"digest": job.digest()}
+    header: Header = {"digest": job.digest(), "footage": str(job.footage)}
     ours = job.journal.exists() or job.record.exists()
     if job.folder.exists() and not ours and any(job.folder.iterdir()):
         raise UserError(f"{job.folder}: there already, and not made by this command; give another --out or --camera")
-    digest, done = read_journal(job.journal)
-    if digest == header["digest"]:
+    before, done = read_journal(job.journal)
+    if before is not None and before["digest"] == header["digest"]:
         lines = [line for line in done if (job.folder / line["folder"]).is_dir()]
         kept = {line["folder"] for line in lines}
         for path in job.folder.iterdir() if job.folder.exists() else ():
@@ -219,8 +254,20 @@ def _record(
         )  # fmt: skip
     lost = len(numbers) - len(spans)
     if lost:
-        notes.append(f"{lost:,} tracks lie in frames that could not be decoded")
-    return {"digest": job.digest(), "camera": job.source.camera, "rows": rows, "spans": spans, "notes": notes}
+        notes.append(f"{counted(lost, 'track')} in frames that could not be decoded: lost")
+    return {
+        "digest": job.digest(),
+        "footage": str(job.footage),
+        "camera": job.source.camera,
+        "rows": rows,
+        "spans": spans,
+        "notes": notes,
+    }
+
+
+def _of_fit(tracks: Tracks, fit: np.ndarray) -> np.ndarray:
+    """Which boxes are of tracks that have a fit one, (N,) bool."""
+    return np.isin(tracks.track, np.unique(tracks.track[fit]))
 
 
 def _losses(reading: ReadProgress, tracks: Tracks) -> list[str]:
@@ -228,18 +275,21 @@ def _losses(reading: ReadProgress, tracks: Tracks) -> list[str]:
     if reading.read < reading.wanted:
         last = int(tracks.frame.max())
         beyond = int((tracks.frame > reading.read).sum())
+        lost = f"{counted(last - reading.read, 'frame')} and {counted(beyond, 'box', 'boxes')}"
         notes.append(
-            f"the video ends, or cannot be decoded further, after frame {reading.read:,}: {last - reading.read:,} "
-            f"frames and {beyond:,} boxes lost; if frames are missing before, crops show later ones: see the sheet"
+            f"the video ends, or cannot be decoded further, after frame {reading.read:,}: {lost} lost; if frames are "
+            "missing before, crops show later ones: see the sheet"
         )
     if reading.damaged:
-        notes.append(f"{len(reading.damaged):,} frames cannot be decoded, first {reading.damaged[0]:,}: lost")
+        notes.append(
+            f"{counted(len(reading.damaged), 'frame')} cannot be decoded, first {reading.damaged[0]:,}: lost"
+        )
     if reading.variable:
         notes.append("variable frame rate: times are the container's time stamps")
     elif reading.gaps:
         notes.append(
-            f"the time stamps skip about {reading.gaps:,} frames (damaged?): if the tracker saw them, numbers are "
-            "off by as many from there on"
+            f"the time stamps skip about {counted(reading.gaps, 'frame')} (damaged?): if the tracker saw them, "
+            "numbers are off by as many from there on"
         )
     return notes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NotRequired
 
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on
 
@@ -52,14 +53,18 @@ class CameraRecord(TypedDict):
     """A finished camera."""
 
     digest: str  # of settings and files
+    footage: NotRequired[str]  # path of the video, or of the folder of frames; not known of older records
     camera: str
     rows: list[CropRow]
     spans: list[SpanRow]
     notes: list[str]
 
 
-class _Header(TypedDict):
+class Header(TypedDict):
+    """The journal's first line; both as in CameraRecord."""
+
     digest: str
+    footage: NotRequired[str]
 
 
 def read_record(file: Path) -> CameraRecord:
@@ -70,20 +75,20 @@ def read_record(file: Path) -> CameraRecord:
     return record
 
 
-def read_journal(file: Path) -> tuple[str | None, list[TrackRecord]]:
-    """Digest and finished tracks; None and nothing where there is no journal.
+def read_journal(file: Path) -> tuple[Header | None, list[TrackRecord]]:
+    """First line and finished tracks; None and nothing where there is no journal.
 
     The last line may have been cut off, and is then left out; UserError for any other that is damaged.
     """
     lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
     if not lines:
         return None, []
-    header = parse_json(lines[0], _Header, f"{file}, line 1", _remedy(file))
+    header = parse_json(lines[0], Header, f"{file}, line 1", _remedy(file))
     tracks = [
         parse_json(line, TrackRecord, f"{file}, line {number}", _remedy(file))
         for number, line in enumerate(lines[1:], start=2)
     ]
-    return header["digest"], tracks
+    return header, tracks
 
 
 def _remedy(file: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jgcl_ray.errors import UserError
-from jgcl_ray.footage.rows import NO_TRACK, PERSON, Rows, make_rows, text_lines
+from jgcl_ray.footage.rows import NO_TRACK, PERSON, SHARE, Rows, make_rows, text_lines
 
 FRAME = ("frame", "frame_number", "frame_index", "frame_id", "frame_idx", "frame_no", "frame_num", "framenumber")
 TRACK = ("tracker_id", "track_id", "track", "trackid", "object_id", "obj_id", "id", "identity")
@@ -111,7 +111,7 @@ def _rows(path: Path, records: list[dict[str, Any]], camera: str | None, kind: s
     confidence = _name(records, CONFIDENCE)
     label = _label(records)
     boxes = [_box(path, row, record, names) for row, record in enumerate(records, 1)]
-    relative = max(max(map(abs, box)) for box in boxes) <= 1.5
+    relative = max(max(map(abs, box)) for box in boxes) <= SHARE
     labels = None if label is None else ["" if record.get(label) is None else record[label] for record in records]
     people = None if labels is None else _people({str(value).lower() for value in labels})
     return make_rows(

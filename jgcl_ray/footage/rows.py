@@ -12,6 +12,7 @@ from jgcl_ray.errors import UserError
 
 NO_TRACK = -1
 EXACT = 1e15  # as float64 all whole numbers below are different
+SHARE = 1.5  # boxes with no number above this are shares of the frame, not pixels
 PERSON = ("person", "pedestrian")  # names of the class that is kept unless others are asked for
 
 

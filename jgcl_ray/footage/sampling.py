@@ -39,8 +39,8 @@ def candidates(
 ) -> Candidates:  # fmt: skip
     """The best boxes of each slot of time, by their geometry.
 
-    A track's time is divided into slots of `every` seconds or, on a long one, SPARE x per_track equal ones. Where
-    no box of a track is fit its best one is taken: a hidden person is better than none.
+    A track's time is divided into slots of `every` seconds or, on a long one, SPARE x per_track equal ones.
+    quality: (N,) of each box. fit: (N,) bool, the boxes that may become crops; at least one.
     """
     rows, slots = [], []
     by_track = np.argsort(tracks.track, kind="stable")
@@ -49,7 +49,7 @@ def candidates(
         mine = by_track[start:stop]
         good = mine[fit[mine]]
         if not len(good):
-            good = mine[[int(quality[mine].argmax())]]
+            continue
         time = (tracks.frame[good] - tracks.frame[good[0]]) / rate
         span = float(time[-1]) + 1e-6
         most = SPARE * sampling.per_track if sampling.views else sampling.per_track

@@ -14,12 +14,13 @@ import numpy as np
 from jgcl_ray.atomic import write_bytes, write_json
 from jgcl_ray.contact_sheet import Tile, contact_sheet
 from jgcl_ray.data.datasets.reid_dataset import natural_order
+from jgcl_ray.data.datasets.unfinished import STATE
 from jgcl_ray.errors import UserError
-from jgcl_ray.footage.job import STATE
 from jgcl_ray.footage.kept import CameraRecord, CropRow, read_record
 from jgcl_ray.image_files import UnreadableImage, read_image, write_picture
 from jgcl_ray.ownership import is_counts, is_table
 from jgcl_ray.places import check_file
+from jgcl_ray.wording import counted
 
 TRACKS = (
     "file",
@@ -97,14 +98,18 @@ def summary(records: Sequence[CameraRecord]) -> dict[str, Any]:
 
 def write_summary(out: Path, records: Sequence[CameraRecord]) -> list[str]:
     """`summary.json`, and the same in lines to be read."""
-    counted = summary(records)
-    write_json(out / "summary.json", counted)
+    found = summary(records)
+    write_json(out / "summary.json", found)
     lines = [
-        f"{name}: {one['tracks']:,} tracks, {one['crops']:,} crops" for name, one in counted["by_camera"].items()
-    ]  # fmt: skip
-    lines.append(f"all {counted['cameras']:,} cameras: {counted['tracks']:,} tracks, {counted['crops']:,} crops")
-    most = max(counted["seconds_per_track"].values(), default=0)
-    for name, count in counted["seconds_per_track"].items():
+        f"{name}: {counted(one['tracks'], 'track')}, {counted(one['crops'], 'crop')}"
+        for name, one in found["by_camera"].items()
+    ]
+    if found["cameras"] > 1:
+        every = f"all {found['cameras']:,} cameras"
+        lines.append(f"{every}: {counted(found['tracks'], 'track')}, {counted(found['crops'], 'crop')}")
+    most = max(found["seconds_per_track"].values(), default=0)
+    lines.append("tracks by length:")
+    for name, count in found["seconds_per_track"].items():
         lines.append(f"  {name:>13}  {count:6,}  {'#' * round(40 * count / max(most, 1))}".rstrip())
     return lines
 
@@ -126,7 +131,7 @@ def _tile(out: Path, row: CropRow) -> Tile | None:
     path = out / row["file"]
     if not path.is_file():  # the user has thrown it away
         return None
-    caption = f"{row['camera']}/{row['track']}\n{row['time']:.1f} s  q {row['quality']:.2f}"
+    caption = f"{row['camera']}/{row['track']}\n{row['time']:.1f} s\nquality {row['quality']:.2f}"
     try:
         return Tile(read_image(path).rgb, caption)
     except UnreadableImage as error:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from jgcl_ray.errors import UserError
-from jgcl_ray.footage.rows import NO_TRACK, Rows
+from jgcl_ray.footage.rows import NO_TRACK, SHARE, Rows
+from jgcl_ray.wording import counted
 
 OUTSIDE = 0.2  # share of boxes with their centre outside the frame from which on the file is another video's
 BEYOND = 0.02  # likewise of boxes in frames that there are not
@@ -66,6 +67,11 @@ def people_of(
     said = [f"{path}: {rows.dialect}"]
     frame, numbering = _frames(rows, path, footage, filters.first_frame)
     said.append(numbering)
+    if not rows.relative and np.abs(rows.box).max() <= SHARE:
+        raise UserError(
+            f"{path}: all boxes lie between 0 and 1: shares of the frame, where {rows.dialect} has pixels; multiply "
+            f"left and width by {footage.width}, top and height by {footage.height}"
+        )
     box = rows.box * ([footage.width, footage.height] * 2) if rows.relative else rows.box
     tracks = Tracks(frame, rows.track, box, rows.confidence, rows.visibility)
     tracks, kept_notes = _filtered(tracks, filters)
@@ -80,7 +86,7 @@ def people_of(
         (empty, "empty or outside the frame"),
     ):
         if count:
-            notes.append(f"{count:,} boxes {what} left out")
+            notes.append(f"{_boxes(count)} {what} left out")
     if not len(tracks):
         raise UserError(f"{path}: no box of a person is left ({'; '.join(notes)})")
     return tracks, ["; ".join(said), *notes]
@@ -102,7 +108,7 @@ def _persons(rows: Rows, path: Path, asked: Sequence[str]) -> tuple[Rows, list[s
     if not kept.any():
         raise UserError(f"{path}: no box of class {', '.join(wanted)}; it holds {listed}: choose with --classes")
     left_out = int((~kept).sum())
-    return rows.take(kept), [f"{left_out:,} boxes of other classes left out"] if left_out else []
+    return rows.take(kept), [f"{_boxes(left_out)} of other classes left out"] if left_out else []
 
 
 def _numbered(rows: Rows, path: Path) -> tuple[Rows, int]:
@@ -130,7 +136,8 @@ def _frames(rows: Rows, path: Path, footage: Footage, given: str) -> tuple[np.nd
         missing = names[place] != rows.frame
         if missing.any():
             raise UserError(
-                f"{path}: {missing.sum():,} boxes in frames of which there is no file, first {rows.frame[missing][0]}"
+                f"{path}: {_boxes(int(missing.sum()))} in frames of which there is no file, first "
+                f"{rows.frame[missing][0]}"
             )
         return place + 1, f"frames are numbers in file names ({why})"
     first = int(given)
@@ -157,13 +164,13 @@ def _filtered(tracks: Tracks, filters: Filters) -> tuple[Tracks, list[str]]:
     if filters.min_confidence > 0:
         if np.isfinite(tracks.confidence).any():
             kept &= ~(tracks.confidence < filters.min_confidence)
-            notes.append(f"{int((~kept).sum()):,} boxes below confidence {filters.min_confidence:g} left out")
+            notes.append(f"{_boxes(int((~kept).sum()))} below confidence {filters.min_confidence:g} left out")
         else:
             notes.append("no confidences in the file: --min-confidence has nothing to filter")
     hidden = tracks.visibility < filters.min_visibility
     if hidden.any():
         kept &= ~hidden
-        notes.append(f"{int(hidden.sum()):,} boxes below visibility {filters.min_visibility:g} left out")
+        notes.append(f"{_boxes(int(hidden.sum()))} below visibility {filters.min_visibility:g} left out")
     return tracks.take(kept), notes
 
 
@@ -229,3 +236,7 @@ def without_short(tracks: Tracks, least: int) -> tuple[Tracks, int]:
     """Tracks of `least` boxes or more, and how many were shorter."""
     _, inverse, counts = np.unique(tracks.track, return_inverse=True, return_counts=True)
     return tracks.take(counts[inverse] >= least), int((counts < least).sum())
+
+
+def _boxes(count: int) -> str:
+    return counted(count, "box", "boxes")

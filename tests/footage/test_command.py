@@ -17,6 +17,9 @@ import pytest
 import scene
 from PIL import Image
 
+from jgcl_ray.config import DataConfig
+from jgcl_ray.data.datasets.folder import read_folder
+from jgcl_ray.data.datasets.image_tree import image_tree
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage import camera, command, job
 from jgcl_ray.footage.__main__ import main
@@ -122,6 +125,101 @@ def test_other_settings_do_it_again(tmp_path: Path, door: Source) -> None:
     extract_crops(Request((door,), out))
     extract_crops(Request((door,), out, sampling=Sampling(per_track=2)))
     assert len(files(out / "door")) == 4 == len(table(out / "tracks.csv"))
+
+
+def test_other_footage_is_refused_and_replaced_only_when_asked(
+    tmp_path: Path, door: Source, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a finished camera and of one under way; nothing is lost."""
+    out, other = tmp_path / "crops", scene.write_frames(tmp_path / "other", COUNT)
+    extract_crops(Request((door,), out))
+    before, record = files(out), out / ".footage" / "door.json"
+    capsys.readouterr()
+    arguments = ["--camera", "door", "--frames", str(other), "--tracks", str(door.tracks), "--fps", "10"]
+    journal, digest = record.with_suffix(".jsonl"), json.loads(record.read_text())["digest"]
+    for half in (False, True):
+        if half:
+            record.unlink()
+            journal.write_text(json.dumps({"digest": digest, "footage": str(door.frames)}) + "\n")
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--out", str(out)])
+        told = capsys.readouterr().err
+        assert ended.value.code == 2 and told.count("\n") == 1 and files(out) == before
+        assert f"camera door: its crops in {out}/door are of {door.frames}, not of {other}: give another" in told
+        assert "--replace" in told
+    main([*arguments, "--out", str(out), "--replace"])
+    assert "cut anew" in capsys.readouterr().err
+    assert json.loads(record.read_text())["footage"] == str(other) and files(out).keys() == before.keys()
+
+
+def test_a_camera_whose_crops_are_gone_is_cut_again(tmp_path: Path, door: Source) -> None:
+    extract_crops(Request((door,), tmp_path / "crops"))
+    before = files(tmp_path / "crops")
+    shutil.rmtree(tmp_path / "crops" / "door")
+    extract_crops(Request((door,), tmp_path / "crops"))
+    assert before and files(tmp_path / "crops") == before
+
+
+def test_people_below_the_least_height_are_left_out_and_counted(
+    tmp_path: Path, door: Source, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert door.tracks is not None
+    small = "".join(f"{frame},9,{2 * frame},4,6,12,1,-1,-1,-1\n" for frame in range(1, COUNT + 1))
+    door.tracks.write_text(door.tracks.read_text().rstrip("\n") + "\n" + small)
+    extract_crops(Request((door,), tmp_path / "crops"))
+    told = capsys.readouterr().err
+    assert f"{COUNT} boxes lower than 24 pixels (--min-height) left out" in told
+    assert "1 track left out, with no other boxes than these" in told
+    assert {path.name for path in (tmp_path / "crops" / "door").iterdir()} == {"0001", "0002"}
+    assert {row["track"] for row in table(tmp_path / "crops" / "spans.csv")} == {"0001", "0002"}
+    with pytest.raises(UserError, match=r"no box is left \(.*lower than 1000 pixels"):
+        extract_crops(Request((door,), tmp_path / "crops", sampling=Sampling(min_height=1000)))
+    assert {path.name for path in (tmp_path / "crops" / "door").iterdir()} == {"0001", "0002"}  # none lost
+
+
+def test_a_failed_command_costs_no_crops_and_makes_no_empty_tables(tmp_path: Path, door: Source) -> None:
+    assert door.tracks is not None
+    good = door.tracks.read_text()
+    door.tracks.write_text(scene.mot_lines(400))
+    with pytest.raises(UserError, match="beyond the end"):
+        extract_crops(Request((door,), tmp_path / "crops"))
+    assert not (tmp_path / "crops" / "tracks.csv").exists() and not (tmp_path / "crops" / "door").exists()
+    door.tracks.write_text(good)
+    extract_crops(Request((door,), tmp_path / "crops"))
+    before = files(tmp_path / "crops")
+    door.tracks.write_text(scene.mot_lines(400))
+    with pytest.raises(UserError, match="beyond the end"):
+        extract_crops(Request((door,), tmp_path / "crops"))
+    assert before and files(tmp_path / "crops") == before
+
+
+@pytest.mark.parametrize("below", [".", "door", "door/0001"])
+def test_half_of_the_crops_are_not_taken_for_the_whole(
+    tmp_path: Path, door: Source, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    written, out = job._write, tmp_path / "crops"
+    ended: list[int] = []
+
+    def stop(*given: Any) -> Any:
+        if ended:
+            raise KeyboardInterrupt
+        ended.append(given[2].track)
+        return written(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "_write", stop)
+        with pytest.raises(KeyboardInterrupt):
+            extract_crops(Request((door,), out))
+    told = r"crops/door: half of the crops only.* give that command again.*delete .*door\.jsonl"
+    with pytest.raises(UserError, match=told):
+        image_tree(out / below)
+    with pytest.raises(UserError, match=told):
+        read_folder(DataConfig(name="folder", root=out))
+    (tmp_path / "crops" / "hall").mkdir()
+    shutil.copy(next((out / "door" / f"{ended[0]:04d}").iterdir()), out / "hall" / "a.jpg")
+    assert image_tree(out / "hall") == ("a.jpg",)
+    extract_crops(Request((door,), out))
+    assert image_tree(out / below)
 
 
 def test_a_stopped_command_goes_on(tmp_path: Path, door: Source, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -253,6 +253,11 @@ def bad(text: str, name: str = "clip.txt") -> Callable[[Path], Path]:
 
 
 BAD = {
+    "shares of the frame": (
+        bad("".join(f"{frame},1,0.2,0.3,0.1,0.25,0.9,-1,-1,-1\n" for frame in range(1, 6))),
+        "all boxes lie between 0 and 1: shares of the frame, where MOT text has pixels; multiply left and "
+        "width by 160, top and height by 120",
+    ),
     "another video's frames": (bad(scene.mot_lines(50)), "lie beyond the end: its last frame is 50, and there are 6"),
     "another video's size": (
         bad(scene.mot_lines(6, form="{f},{t},{l}50,{p}50,90,90,1")),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from jgcl_ray.footage.camera import judged
 from jgcl_ray.footage.quality import geometric_quality, overlaps, sharpness, usual_shape
 from jgcl_ray.footage.sampling import SPARE, TRIES, Sampling, candidates, choose, spaced_in_time
 from jgcl_ray.footage.tracks import Tracks
@@ -86,12 +87,27 @@ def test_candidates_are_spread_and_few(seconds: float) -> None:
         assert best in found.row[found.slot == slot]
 
 
-def test_unfit_boxes_are_candidates_only_where_there_is_no_other() -> None:
+def test_unfit_boxes_are_no_candidates() -> None:
     tracks = make_tracks([1, 1, 2, 2, 3, 3], [1, 2] * 3, [[5, 5, 40, 80]] * 6)
     fit = np.array([True, False] * 3)
     fit[4] = False
     found = candidates(tracks, np.array([0.5, 0.1, 0.5, 0.3, 0.9, 0.2]), fit, 1.0, Sampling())
-    assert found.row.tolist() == [0, 2, 3]
+    assert found.row.tolist() == [0, 2]
+
+
+def test_limits_leave_out_what_they_name_and_count_it() -> None:
+    """Too small, covered, at the edge; a track that has no other box is left out, one that has is not."""
+    boxes = [[10, 10, 10, 20], [100, 10, 20, 40], [102, 10, 20, 40], [-15, 100, 20, 40], [300, 100, 20, 40]]
+    tracks = make_tracks([1, 1, 1, 1, 2], [1, 2, 3, 4, 4], boxes)
+    found = judged(tracks, 640, 480, Sampling(min_height=30, max_overlap=0.7, min_inside=0.6))
+    assert found.fit.tolist() == [False, False, False, False, True]
+    assert found.notes == (
+        "1 box lower than 30 pixels (--min-height) left out",
+        "2 boxes covered by more than 0.7 (--max-overlap) left out",
+        "1 box with less than 0.6 in the frame (--min-inside) left out",
+        "3 tracks left out, with no other boxes than these",
+    )
+    assert judged(tracks, 640, 480, Sampling(min_height=1, max_overlap=1, min_inside=0)).notes == ()
 
 
 def test_choice_takes_the_best_and_spreads() -> None:

@@ -22,6 +22,7 @@ from jgcl_ray.data.datasets.reid_dataset import (
     visible,
 )
 from jgcl_ray.data.datasets.track_times import times_of
+from jgcl_ray.data.datasets.unfinished import refuse_unfinished
 from jgcl_ray.errors import UserError
 
 
@@ -34,6 +35,7 @@ def read_folder(data: DataConfig) -> ReidDataset:
     At most `data.per_tracklet` images of each tracklet are taken, evenly spread.
     """
     root = existing_root(data.root, "your crops, one folder per camera")
+    refuse_unfinished(root)
     flat = [entry.name for entry in visible(root) if is_image_file(entry)]
     by_camera = {
         entry.name: _images_below(root / entry.name)

@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jgcl_ray.data.datasets.reid_dataset import IMAGE_SUFFIXES, NO_DATA, check_name, is_image
+from jgcl_ray.data.datasets.unfinished import refuse_unfinished
 from jgcl_ray.errors import UserError
+from jgcl_ray.places import absolute
 
 
 def image_tree(folder: Path) -> tuple[str, ...]:
-    """Paths relative to `folder`, with forward slashes, ascending; UserError where there is none."""
+    """Paths relative to `folder`, with forward slashes, ascending; UserError where there is none, or where the
+    folder is of crops that are not all cut (refuse_unfinished).
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; give one with images")
+    refuse_unfinished(absolute(folder))
     found = []
     for inner, names in file_tree(folder):
         if not any(part.startswith(NO_DATA) for part in inner.parts):
