@@ -1,13 +1,34 @@
-"""Types of command-line arguments."""
+"""The parser of all commands, and types of their arguments."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable
+from typing import NoReturn
+
+from jgcl_ray.errors import in_one_line
 
 LARGEST_SEED = 2**32 - 1
 LARGEST_SIDE = 4096  # of images, pixels
+
+
+EXIT_CODES = "exit codes: 0 done; 2 bad input, named in one line; 130 stopped by Ctrl-C"
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells an error in one line, as commands tell every other one, and exit codes at the end of its help."""
+
+    def format_help(self) -> str:
+        """The help; exit codes are left to an epilog that speaks of them."""
+        text = super().format_help()
+        return text if "exit codes" in text else f"{text}\n{EXIT_CODES}\n"
+
+    def error(self, message: str) -> NoReturn:
+        """The message on standard error; exit code 2."""
+        print(f"error: {in_one_line(message)}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:

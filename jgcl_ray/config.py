@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from jgcl_ray.config_sections import (
+    PATTERNS,
     STAGES,
     AbsolutePath,
     CheckpointConfig,
@@ -183,6 +184,10 @@ def find_config(source: str | Path) -> Path:
     shipped = configs_folder() / f"{given.name.removesuffix('.yaml')}.yaml"
     if given.parent in (Path(), Path("configs")) and shipped.is_file():
         return shipped
+    if given.is_dir():
+        inner = given / "config.yaml"
+        remedy = f"give {inner}" if inner.is_file() else "give a YAML file, or the name of a shipped one"
+        raise UserError(f"config {str(source)!r}: a folder; {remedy}")
     known = ", ".join(sorted(path.stem for path in configs_folder().glob("*.yaml")))
     raise UserError(f"no config file {str(source)!r}: give a path, or the name of a shipped one ({known})")
 
@@ -229,6 +234,8 @@ def _parse_value(key: str, text: str) -> Any:
     kinds = _kinds_of(key)
     if kinds and all(_is_text(kind) for kind in kinds):
         return None if NoneType in kinds and text in ("", "null") else plain_or_quoted(text)
+    if kinds and NoneType not in kinds and not text.strip():
+        raise UserError(f"{key}=: no value; give one, or leave {key} out")
     try:
         return parse_yaml(text)
     except UserError as error:
@@ -290,12 +297,16 @@ def _one_line(error: Any) -> str:
         return f"{key}={_shown(error['input'])}: no such field; {meant}known: {', '.join(known)}"
     if isinstance(error["input"], dict):  # fields that do not go together: the message names them
         return f"{key}: {error['msg'].removeprefix('Value error, ')}"
+    if error["type"] == "string_pattern_mismatch" and key in PATTERNS:
+        return f"{key}={_shown(error['input'])}: {PATTERNS[key]}"
     reason = error["msg"].partition(" for <class")[0]
     return f"{key}={_shown(error['input'])}: {reason[0].lower()}{reason[1:]}"
 
 
 def _shown(value: Any) -> str:
-    """As Python writes it, in a line's length at most."""
+    """As Python writes it, in a line's length at most; nothing as YAML does."""
+    if value is None:
+        return "null"
     brief = reprlib.Repr()
     brief.maxlevel, brief.maxlist, brief.maxdict = 2, 4, 4
     brief.maxstring = brief.maxother = brief.maxlong = 80

@@ -28,6 +28,11 @@ def _absolute(path: Path) -> Path:
 
 # Ray workers run in another folder, often on another machine: a path is made absolute where it is typed.
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+# What a text must be like, in words for people, of the fields that have a pattern.
+PATTERNS = {
+    "run.name": "a name of letters, digits, _, . and -, which begins with a letter or digit",
+    "checkpoints.mirror": "an address such as s3://BUCKET/FOLDER, without a password in it",
+}
 # The stages of METHOD "Stages".
 StageName = Literal["warmup", "generation", "joint"]
 STAGES: tuple[StageName, ...] = ("warmup", "generation", "joint")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,17 +9,18 @@ from dataclasses import asdict
 from itertools import groupby
 
 from jgcl_ray import __version__
+from jgcl_ray.arguments import Parser
 from jgcl_ray.diagnosis import Finding, diagnose
 from jgcl_ray.errors import exit_on_user_error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, look, print; exit code 1 where something needed is missing."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m jgcl_ray.doctor",
         description="Print what this machine has: versions, processor, GPU, caches, free disk and memory; and of "
         "each thing that is missing what does not work without it and how to get it.",
-        epilog="exit codes: 0 all that is needed is there; 1 something needed is missing or broken",
+        epilog="exit codes: 0 all that is needed is there; 1 something needed is missing or broken; 2 bad input",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     parser.add_argument("--ray", action="store_true", help="also start Ray, or reach the cluster of RAY_ADDRESS")

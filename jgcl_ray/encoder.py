@@ -37,7 +37,15 @@ from jgcl_ray.models.backbones import BACKBONES, backbone_of
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.encoder_files import METADATA, EncoderSpec, read_header, read_spec, read_tensors
 from jgcl_ray.models.shipped import SHIPPED, shipped
-from jgcl_ray.models.weights import load_foreign, load_state, load_weights, read_state, torchreid_head
+from jgcl_ray.models.weights import (
+    ENCODER,
+    kind_of,
+    load_foreign,
+    load_state,
+    load_weights,
+    read_state,
+    torchreid_head,
+)
 from jgcl_ray.places import at_home
 from jgcl_ray.progress import tracked
 from jgcl_ray.training.checkpoint import BEST, LATEST, MANIFEST, config_of, read_manifest
@@ -303,7 +311,10 @@ def _from_state(state: State, path: Path) -> _Parts:
         module = IdentityEncoder(architecture)
         official.load_encoder(module, path)
         return _Parts(module, architecture, FOREIGN_SIZE)
-    backbone = backbone_of(state)
+    backbone, kind = backbone_of(state), kind_of(state)
+    if backbone is None and kind not in (None, ENCODER):
+        assert kind is not None
+        raise UserError(f"{path}: weights of {kind.name}; expected {ENCODER.name}: give a file of {ENCODER.made_by}")
     if backbone is None:
         raise UserError(
             f"{path}: no encoder that is known here (its names begin with {', '.join(sorted(state)[:3])}); give a "

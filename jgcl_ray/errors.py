@@ -10,8 +10,10 @@ import select
 import signal
 import sys
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -78,6 +80,19 @@ def _drop_output() -> None:
     os.close(nowhere)
 
 
+_PACKAGE = str(Path(__file__).parent)
+_of_python = warnings.formatwarning
+
+
+def _as_note(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of this package for who gave a command: a line without the code that it comes from."""
+    if category is UserWarning and filename.startswith(_PACKAGE):
+        return f"note: {in_one_line(str(message))}\n"
+    return _of_python(message, category, filename, lineno, line)
+
+
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Turn a UserError into one line on standard error and exit code 2, and so a full or read-only disk and a file
@@ -86,8 +101,9 @@ def exit_on_user_error() -> Iterator[None]:
     Ctrl-C ends in one word and with exit code 130, as shells have it; a reader of standard output that has gone
     (`| head`) in no word and with exit code 141.
 
-    Whatever a file is called, from here on its name can be printed.
+    Whatever a file is called, from here on its name can be printed. The package's own warnings are notes of a line.
     """
+    warnings.formatwarning = _as_note
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_LEGIBLE)
@@ -114,3 +130,5 @@ def exit_on_user_error() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
+    finally:
+        warnings.formatwarning = _of_python

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from jgcl_ray.arguments import Parser
 from jgcl_ray.config import Config, Section, load_config
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.ownership import is_scores
@@ -108,8 +109,8 @@ def _given(section: Section) -> dict[str, Any]:
     return {name: getattr(section, name) for name in section.model_fields_set}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m jgcl_ray.evaluate",
         description=DESCRIPTION,
         epilog=EXAMPLES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from jgcl_ray.arguments import LARGEST_SIDE, whole
+from jgcl_ray.arguments import LARGEST_SIDE, Parser, whole
 from jgcl_ray.errors import exit_on_user_error
 
 _FORMATS = """
@@ -23,7 +23,7 @@ printed, and kept in the file under the name "preprocessing".
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse, load the encoder, export."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m jgcl_ray.export",
         description="Write the encoder of a checkpoint as one file for others to run.\n"
         "The file is read back and compared with the encoder before it is kept.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from jgcl_ray.arguments import Parser
 from jgcl_ray.errors import UserError, exit_on_user_error
 
 _WRITTEN = """
@@ -54,8 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"{name:18} {body}, SSIM {likeness.ssim:.3f}, FID {likeness.fid:.1f}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m jgcl_ray.generate",
         description="Draw the people on photos from other sides, by a trained generator or by their own pixels.",
         epilog=_WRITTEN,

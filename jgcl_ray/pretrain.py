@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jgcl_ray.arguments import LARGEST_SEED, positive, whole
+from jgcl_ray.arguments import LARGEST_SEED, Parser, positive, whole
 from jgcl_ray.errors import UserError, exit_on_user_error
 
 ENCODER = """\
@@ -63,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train[given.kind](given)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m jgcl_ray.pretrain", description="Make the weights that the package ships, or others."
     )
     commands = parser.add_subparsers(required=True, metavar="encoder|generator|estimator", dest="kind")
@@ -94,9 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _kind(commands: Any, name: str, about: str, description: str, examples: str) -> argparse.ArgumentParser:
+def _kind(commands: Any, name: str, about: str, description: str, examples: str) -> Parser:
     """A command with the options that all have."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser: Parser = commands.add_parser(
         name,
         help=about,
         description=description,
@@ -114,7 +114,7 @@ def _kind(commands: Any, name: str, about: str, description: str, examples: str)
     return parser
 
 
-def _where(parser: argparse.ArgumentParser) -> None:
+def _where(parser: Parser) -> None:
     """The options of the machine."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(

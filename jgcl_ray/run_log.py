@@ -10,7 +10,6 @@ one is not sent.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import logging
@@ -31,6 +30,7 @@ from typing import Literal, Self
 import yaml
 from PIL import Image
 
+from jgcl_ray.arguments import Parser
 from jgcl_ray.atomic import write_bytes
 from jgcl_ray.config import Config, validate
 from jgcl_ray.errors import UserError, exit_on_user_error
@@ -371,7 +371,7 @@ def git_commit(checkout: Path) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Send to MLflow what it lacks of a run."""
-    parser = argparse.ArgumentParser(prog="python -m jgcl_ray.run_log", description=main.__doc__)
+    parser = Parser(prog="python -m jgcl_ray.run_log", description=main.__doc__)
     parser.add_argument("--sync", metavar="RUN_FOLDER", type=Path, required=True, help="folder of the run")
     parser.add_argument("--uri", help="MLflow's tracking server or database; the run's own when it is not given")
     options = parser.parse_args(arguments)

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from jgcl_ray.arguments import LARGEST_SIDE, whole
+from jgcl_ray.arguments import LARGEST_SIDE, Parser, whole
 from jgcl_ray.errors import UserError, exit_on_user_error, legible
 
 _EXAMPLES = """
@@ -58,8 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
             print("\n".join([legible(answer.query), *answer.lines()] if len(answers) > 1 else answer.lines()))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m jgcl_ray.search",
         description="Find a person's images in a gallery: embed the gallery once into an index, then ask it.",
         epilog=_EXAMPLES,

@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 
+from jgcl_ray.arguments import Parser
 from jgcl_ray.config import load_config
 from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.places import check_folder
@@ -30,7 +31,7 @@ exit codes: 0 done; 2 bad input, named in one line; 128 + number of the signal: 
 
 def main() -> None:
     """Parse, load the config, train."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m jgcl_ray.train",
         description="Train an encoder without labels: warm-up, generator, both jointly.\nWith no argument at all, on "
         "the walkers, which are rendered first. The same command goes on with a run that was stopped.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from jgcl_ray.arguments import Parser
 from jgcl_ray.config import load_config
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.tuning.space import check_space, load_space
@@ -38,12 +39,14 @@ that failed is FAILED, with the reason as a tag.
 Resuming: trials that ended are not run again, the others resume from their checkpoints; ASHA then compares only what
 runs from there on. pbt changes losses.* while the trials run: the worst continue from checkpoints of the best,
 optimisers and memory included; each exchange begins a new run, `trial_003.1`, tagged with its origin.
+
+exit codes: 0 done; 1 no trial has a score; 2 bad input, named in one line; 130 stopped by Ctrl-C
 """
 
 
 def main() -> None:
     """Parse, load config and space, run the sweep, tell what came of it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m jgcl_ray.tune",
         description="Many runs with different settings, as many at a time as the Ray cluster holds.\nWith no "
         "argument at all, a quick sweep: six short runs on small walkers, two at a time on two cores, the worse half "

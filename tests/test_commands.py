@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -54,6 +55,35 @@ def test_asking_for_help_is_asking_for_the_list(arguments: list[str], capsys: py
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--version"])
     assert capsys.readouterr().out.strip() == jgcl_ray.__version__
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "config"])
+def test_exit_codes_stand_in_the_help_and_mistakes_are_one_line(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = COMMANDS[name][0]
+    found = importlib.import_module(module)
+    run = (importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found).main
+    for arguments, code in (["--help"], 0), (["--no-such-option", "1"], 2):
+        monkeypatch.setattr(sys, "argv", [module, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        told = capsys.readouterr()
+        assert ended.value.code == code
+        if code:
+            assert told.err.startswith("error: ") and told.err.endswith("--help\n") and told.err.count("\n") == 1
+        else:
+            assert re.search(r"exit codes: 0 .*2 ", told.out, re.DOTALL)
+
+
+def test_warnings_of_the_package_are_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import warnings; from jgcl_ray import errors\n"
+    code += "with errors.exit_on_user_error():\n"
+    code += "    warnings.warn_explicit('two\\nlines', UserWarning, errors.__file__, 1)\n"
+    code += "    warnings.warn_explicit('of others', UserWarning, '/elsewhere.py', 7)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[0] == "note: two lines"
+    assert done.stderr.splitlines()[1] == "/elsewhere.py:7: UserWarning: of others"
 
 
 def test_a_commands_help_and_output_are_its_own() -> None:

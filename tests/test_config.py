@@ -26,7 +26,10 @@ from jgcl_ray.errors import UserError
         ("data.name=Market1501", ["no such data set; did you mean market1501? known: market1501, "]),
         ("encoder.backbone=resnet", ["encoder.backbone='resnet': no such backbone; did you mean resnet"]),
         ("meshes.renderer=opengl", ["no such renderer; known: auto, embree, pytorch3d"]),
-        ("run.name=../x", ["run.name='../x'", "pattern"]),
+        ("run.name=../x", ["run.name='../x': a name of letters, digits, _, . and -"]),
+        ("checkpoints.mirror=nowhere", ["checkpoints.mirror='nowhere': an address such as s3://"]),
+        ("joint.epochs=", ["joint.epochs=: no value; give one, or leave joint.epochs out"]),
+        ("joint.epochs=null", ["joint.epochs=null: input should be a valid integer"]),
         ("data=3", ["data=3", "dictionary"]),
         ("run.name.first=x", ["run.name", "field, not a section"]),
         ("data.height", ["'data.height'", "section.field=value"]),
@@ -43,6 +46,14 @@ def test_bad_override_is_one_line(override: str, says: list[str]) -> None:
     assert "\n" not in message
     for part in says:
         assert part in message
+
+
+def test_a_folder_is_no_config(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r": a folder; give a YAML file, or the name of a shipped one"):
+        load_config(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(UserError, match=f": a folder; give {tmp_path}/config.yaml$"):
+        load_config(tmp_path)
 
 
 @pytest.mark.parametrize(

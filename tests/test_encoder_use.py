@@ -25,9 +25,11 @@ from jgcl_ray.config import Config, load_config
 from jgcl_ray.data.transforms import normalise_images
 from jgcl_ray.errors import UserError
 from jgcl_ray.export_formats import export
+from jgcl_ray.meshes.estimator import WEIGHTS as ESTIMATOR
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.networks import Networks, build_networks
 from jgcl_ray.models.resnet import ARCHITECTURES, ResNet
+from jgcl_ray.models.textured_generator import WEIGHTS as VIEWS
 from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -178,7 +180,7 @@ def test_what_is_no_encoder_is_named(run: Path, networks: Networks, tmp_path: Pa
     cases = {
         tmp_path: "no checkpoint here",
         tmp_path / "absent": "no such file or folder",
-        run / "checkpoints" / "first" / "generator.safetensors": "no encoder that is known",
+        run / "checkpoints" / "first" / "generator.safetensors": "of a run's generator; expected an encoder",
     }
     torch.save({"gen": {"enc_content.model.0.conv.weight": torch.zeros(1)}}, tmp_path / "gen_1.pt")
     cases[tmp_path / "gen_1.pt"] = "give their encoder"
@@ -188,6 +190,8 @@ def test_what_is_no_encoder_is_named(run: Path, networks: Networks, tmp_path: Pa
     cases[tmp_path / "incomplete.pth"] = "no encoder that is known"
     torch.save(incomplete | {"feat.weight": torch.zeros(512, 2048)}, tmp_path / "half.pt")
     cases[tmp_path / "half.pt"] = "names missing: "
+    cases[ESTIMATOR] = "of an estimator of bodies; expected an encoder: give a file of python -m jgcl_ray.pretrain e"
+    cases[VIEWS] = "of a generator of views; expected an encoder"
     (tmp_path / "text.pth").write_text("hello")
     cases[tmp_path / "text.pth"] = "not a readable file of PyTorch weights"
     (tmp_path / "text.safetensors").write_text("hello")

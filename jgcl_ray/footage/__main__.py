@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jgcl_ray.arguments import whole
+from jgcl_ray.arguments import Parser, whole
 from jgcl_ray.errors import UserError, exit_on_user_error
 
 _EXAMPLES = """
@@ -27,7 +27,7 @@ labels/ of ultralytics; CSV and JSON with names (supervision, ultralytics' to_js
 DeepStream. The same command goes on with what was stopped; finished cameras are not done again.
 Other settings cut a camera anew; other footage is refused without --replace.
 
-Exit code 0; 2 for bad input, in one line, after the other cameras are done.
+exit codes: 0 done; 2 bad input of a camera, named in one line, after the others are done; 130 stopped by Ctrl-C
 """
 
 _OF_A_CAMERA = {
@@ -119,8 +119,8 @@ def _converted(name: str, value: str) -> Any:
     return value
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m jgcl_ray.footage",
         description="Cut people out of footage along their tracks: the best few crops of each, a folder per track.",
         epilog=_EXAMPLES,

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from jgcl_ray.arguments import Parser
 from jgcl_ray.choices import RENDERERS
 from jgcl_ray.config import DataConfig, MeshesConfig
 from jgcl_ray.errors import UserError, exit_on_user_error
@@ -106,8 +107,8 @@ def _worker_argument(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m jgcl_ray.meshes.projections",
         description="Draw the projections of per-image body parameters at eight views. "
         "Running it again goes on where it stopped.",

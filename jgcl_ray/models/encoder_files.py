@@ -17,7 +17,7 @@ from jgcl_ray.models.backbone import State
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.origin import unpacked
 from jgcl_ray.models.resnet import IBN, with_instance_norm
-from jgcl_ray.models.weights import complete_batch_norm, load_state
+from jgcl_ray.models.weights import check_file_of_weights, complete_batch_norm, load_state
 from jgcl_ray.stored_files import parse_json
 
 METADATA = "jgcl_ray.encoder"  # key in the header of a safetensors file: JSON of an EncoderSpec
@@ -56,6 +56,7 @@ class _Document:
 
 def read_header(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file; UserError where it is none."""
+    check_file_of_weights(path)
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
@@ -65,6 +66,7 @@ def read_header(path: Path) -> dict[str, str]:
 
 def read_tensors(path: Path) -> dict[str, Any]:
     """The tensors of a safetensors file, unpacked where they are; UserError where it is none."""
+    check_file_of_weights(path)
     try:
         return unpacked(load_file(path))
     except (OSError, SafetensorError) as error:

@@ -40,8 +40,9 @@ class Networks:
 
 
 def build_networks(config: Config) -> Networks:
-    """The networks of a configuration; UserError where images are too small for the generator."""
-    check_image_size(config.data.height, config.data.width)
+    """The networks of a configuration; UserError where a stage draws and the images do not suit the generator."""
+    if any(config.uses_generator(stage) for stage in config.run.stages):
+        check_image_size(config.data.height, config.data.width)
     encoder = build_encoder(config.encoder)
     return Networks(
         encoder,

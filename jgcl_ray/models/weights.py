@@ -6,7 +6,8 @@ import importlib.util
 import logging
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -25,11 +26,39 @@ from jgcl_ray.models.backbones import BACKBONES, backbone_of
 from jgcl_ray.models.batch_norm import DomainBatchNorm
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.stored_files import in_short
+from jgcl_ray.wording import counted
 
 logger = logging.getLogger(__name__)
 
 # What torch.load raises at files that are not, or no longer, its own; a text file is often read as pickle's opcodes.
 _UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError, LookupError, ValueError, TypeError)
+
+
+@dataclass(frozen=True)
+class NetworkKind:
+    """One of the package's networks, in words."""
+
+    name: str
+    made_by: str
+
+
+_CHECKPOINT = "a checkpoint of python -m jgcl_ray.train"
+ENCODER = NetworkKind("an encoder", f"python -m jgcl_ray.pretrain encoder or {_CHECKPOINT}")
+# By a module at the top that no other has.
+_KINDS = {
+    "backbone": ENCODER,
+    "appearance": NetworkKind("a generator of views", "python -m jgcl_ray.pretrain generator"),
+    "poses": NetworkKind("an estimator of bodies", "python -m jgcl_ray.pretrain estimator"),
+    "to_image": NetworkKind("a run's generator", _CHECKPOINT),
+    "pyramid_reduce": NetworkKind("a run's structure encoder", _CHECKPOINT),
+    "scales": NetworkKind("a run's discriminator", _CHECKPOINT),
+}
+
+
+def kind_of(names: Iterable[str]) -> NetworkKind | None:
+    """Which of the package's networks has parameters of these names; None: none of them."""
+    tops = {name.partition(".")[0] for name in names}
+    return next((kind for top, kind in _KINDS.items() if top in tops), None)
 
 
 # Training checkpoints hold scores and learning rates as NumPy's scalars. Older NumPy pickled them under another name.
@@ -118,11 +147,18 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
 def load_weights(module: nn.Module, path: Path) -> None:
     """What `save_weights` wrote into a module of the same configuration; UserError otherwise."""
+    check_file_of_weights(path)
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({error})") from None
     load_state(module, state, str(path))
+
+
+def check_file_of_weights(path: Path) -> None:
+    """UserError where there is no file."""
+    if not path.is_file():
+        raise UserError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; give a file of weights")
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -161,7 +197,7 @@ def read_saved(path: Path, device: torch.device, remedy: str) -> dict[str, Any]:
 
 
 def load_state(module: nn.Module, state: State, source: str) -> None:
-    """Strict: UserError that lists what is missing from, surplus in or misshapen in `source`."""
+    """Strict: UserError that says what is missing from, surplus in or misshapen in `source`."""
     check_names(set(module.state_dict()), set(state), source)
     own = module.state_dict()
     wrong = [
@@ -171,17 +207,22 @@ def load_state(module: nn.Module, state: State, source: str) -> None:
     ]
     if wrong:
         raise UserError(
-            f"{source}: {len(wrong)} tensors of another shape: {_listed(wrong)}; is it of another config?"
+            f"{source}: {counted(len(wrong), 'tensor')} of another shape: {_listed(wrong)}; give weights of the same "
+            "sizes, or the settings that these were made with"
         )
     module.load_state_dict(dict(state), strict=True)
 
 
 def check_names(expected: set[str], found: set[str], source: str) -> None:
-    """UserError that lists missing and surplus names, if there are any."""
+    """UserError that names what `source` holds in place of the network's, if there are missing or surplus names."""
     missing, surplus = sorted(expected - found), sorted(found - expected)
     if missing or surplus:
+        wanted, held = kind_of(expected), kind_of(found)
+        if wanted is not None and held is not wanted:
+            what = "no network that is known here" if held is None else held.name
+            raise UserError(f"{source}: weights of {what}; expected {wanted.name}: give a file of {wanted.made_by}")
         parts = [
-            f"{len(names)} names {word}: {_listed(names)}"
+            f"{counted(len(names), 'name')} {word}: {_listed(names)}"
             for word, names in (("missing", missing), ("surplus", surplus))
             if names
         ]
@@ -248,6 +289,6 @@ def _shapes(state: State) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in state.items()}
 
 
-def _listed(items: list[str], shown: int = 8) -> str:
+def _listed(items: list[str], shown: int = 3) -> str:
     more = f" and {len(items) - shown} more" if len(items) > shown else ""
     return ", ".join(items[:shown]) + more

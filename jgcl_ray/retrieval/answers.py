@@ -15,7 +15,7 @@ from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError, legible
 from jgcl_ray.image_files import UnreadableImage, read_image, write_picture
 from jgcl_ray.retrieval.index import GalleryIndex
-from jgcl_ray.retrieval.sightings import Filter
+from jgcl_ray.retrieval.sightings import Filter, Sighting
 
 COLUMNS, TILE_WIDTH = 10, 140  # answers in a row of the sheet, pixels
 
@@ -31,6 +31,7 @@ class Answer:
         str, ...
     ] = ()  # k, CAMERA/TRACK, each once, where answers are tracks and `paths` their nearest crops
     spans: tuple[tuple[float, float] | None, ...] = ()  # k, first and last time of a track's crops in the index
+    places: tuple[str, ...] = ()  # k, CAMERA/TRACK of each path, "" where the index does not know them
 
     def lines(self) -> list[str]:
         """Rank, distance and path, a tab between them; of tracks CAMERA/TRACK and time span before the path.
@@ -69,10 +70,22 @@ def answer(
     if by_track or among:
         return _of_some(index, embeddings, queries, k, by_track, among or Filter())
     hits = index.search(embeddings, k)
-    return [
-        Answer(query, tuple(index.paths[row] for row in rows if row >= 0), tuple(distances[rows >= 0].tolist()))
-        for query, rows, distances in zip(queries, hits.rows, hits.distances, strict=True)
-    ]
+    answers = []
+    for query, rows, distances in zip(queries, hits.rows, hits.distances, strict=True):
+        found = rows[rows >= 0].tolist()
+        answers.append(
+            Answer(
+                query,
+                tuple(index.paths[row] for row in found),
+                tuple(distances[rows >= 0].tolist()),
+                places=tuple(_place(index.sightings[row]) for row in found),
+            )
+        )
+    return answers
+
+
+def _place(one: Sighting) -> str:
+    return f"{one.camera}/{one.track}" if one.track else ""
 
 
 def _of_some(
@@ -80,7 +93,7 @@ def _of_some(
 ) -> list[Answer]:
     """As `answer`: more and more images are asked for until there are k that may be answers, or tracks of these."""
     kept = among.kept(index.sightings)
-    names = [f"{one.camera}/{one.track}" if one.track else "" for one in index.sightings]
+    names = [_place(one) for one in index.sightings]
     if not any(names):
         raise UserError(
             "the index knows no cameras and tracks: build it by --gallery DIR of DIR/CAMERA/TRACK/NAME, as "
@@ -89,8 +102,12 @@ def _of_some(
     if by_track:
         kept &= np.array([bool(name) for name in names])
     if not kept.any():
-        cameras = ", ".join(sorted({one.camera for one in index.sightings if one.camera})[:8])
-        raise UserError(f"no image of the index is of these cameras and times; its cameras are {cameras}")
+        known = ", ".join(sorted({one.camera for one in index.sightings if one.camera})[:8])
+        timed = [one.time for one in index.sightings if not np.isnan(one.time)]
+        span = f"{min(timed):g} to {max(timed):g}" if timed else "not known"
+        raise UserError(
+            f"no image of the index is of these cameras and times; its cameras are {known}, its times {span}"
+        )
     times: dict[str, list[float]] = defaultdict(list)
     for name, one in zip(names, index.sightings, strict=True):
         if not np.isnan(one.time):
@@ -116,21 +133,23 @@ def _of_some(
                 tuple(distance for _, distance in chosen),
                 tracks,
                 tuple((min(times[track]), max(times[track])) if track in times else None for track in tracks),
+                places=tuple(names[row] for row, _ in chosen),
             )
         )
     return answers
 
 
 def answer_sheet(answers: Sequence[Answer]) -> Image.Image:
-    """A query in a blue frame at the left of its answers, each with rank, distance and file.
+    """A query in a blue frame at the left of its answers, each with rank, distance, camera and track, and file.
 
-    Folders are named where the answers come from more than one.
+    Where cameras are not known folders are named, if the answers come from more than one.
     """
     several = len({Path(path).parent for one in answers for path in one.paths}) > 1
     rows: list[list[Tile | None]] = []
     for one in answers:
         captions = [f"{track}\n{_span_text(span)}" for track, span in zip(one.tracks, one.spans, strict=True)]
-        names = captions or [_name(path, several) for path in one.paths]
+        named = zip(one.paths, one.places or ("",) * len(one.paths), strict=True)
+        names = captions or [f"{at}\n{Path(path).stem}" if at else _name(path, several) for path, at in named]
         tiles = [
             Tile(_opened(path), f"{rank}   {distance:.3f}\n{name}")
             for rank, (path, distance, name) in enumerate(zip(one.paths, one.distances, names, strict=True), start=1)

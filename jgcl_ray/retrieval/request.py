@@ -148,6 +148,11 @@ def _check(request: Request) -> None:
         raise UserError("--camera is of images that --add or --query name; in --gallery the folders are the cameras")
     for place in (request.index, request.gallery or Path(), *request.add, *request.remove):
         at_home(place)
+    if request.since is not None and request.until is not None and request.since > request.until:
+        raise UserError(
+            f"--since {request.since:g} is later than --until {request.until:g}: no time is both; exchange them"
+        )
     for path in request.query:
         if not path.is_file():
-            raise UserError(f"--query {path}: no such file")
+            why = "a folder; give images in it" if path.is_dir() else "no such file"
+            raise UserError(f"--query {path}: {why}")

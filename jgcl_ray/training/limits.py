@@ -91,6 +91,12 @@ def _check_images(config: Config, train: Split, source: Split | None) -> None:
             f"{train.folder}: {len(train)} image to train on, and people are learnt from several images of each; "
             "give more images"
         )
+    least = config.pseudo_labels.min_samples
+    if len(train) < least and any(config.uses_pseudo_labels(stage) for stage in config.run.stages):
+        raise UserError(
+            f"{train.folder}: {len(train)} images to train on, and a cluster takes pseudo_labels.min_samples = "
+            f"{least}; give more images, or lower it"
+        )
     data, sizes = config.data, batch_sizes(config)
     limits = [("data.batch_size", data.batch_size, train)] if PAIRED in sizes else []
     for split in {id(split): split for split in _drawn_from(config, train, source)}.values():
@@ -144,13 +150,11 @@ def _check_cameras(config: Config, train: Split) -> None:
             f"{needing[0]} needs the camera of each image, and {train.folder} does not tell it: use "
             "pseudo_labels.single_camera=keep, pseudo_labels.distance=jaccard, or a folder for each camera"
         )
-    if config.uses_proxies and (cameras.min() < 0 or len(cameras) == 1):
-        known = "one camera alone" if cameras.min() >= 0 else "unknown cameras"
+    if config.uses_proxies and cameras.min() < 0:  # of one camera warn_of_one_camera has told
         logger.warning(
-            "%s: images of %s, so nothing is learnt across cameras: clusters have no proxies in others "
+            "%s: images of unknown cameras, so nothing is learnt across cameras: clusters have no proxies in others "
             "(cluster_contrast.proxy_weight); a folder for each camera tells them",
             train.folder,
-            known,
         )
     if labels.single_camera == "drop" and len(cameras) == 1:
         raise UserError(

@@ -47,6 +47,7 @@ from jgcl_ray.pseudo_labels.clustering import pseudo_labels
 from jgcl_ray.run_log import read_records
 from jgcl_ray.storage import RemoteFolder
 from jgcl_ray.training.checkpoint import (
+    BEST,
     MANIFEST,
     Checkpoints,
     load_networks,
@@ -319,6 +320,10 @@ def _start_from(given: Path | str, networks: Networks, config: EncoderConfig) ->
     """The weights of run.init_from."""
     path = shipped(given)
     if not path.is_file():
+        if not (path / MANIFEST).is_file():
+            inner = path / "checkpoints" / BEST
+            there = f"give {inner}" if (inner / MANIFEST).is_file() else "give a checkpoint, a file or rendered"
+            raise UserError(f"run.init_from={given}: {'no checkpoint' if path.is_dir() else 'not there'}; {there}")
         load_networks(path, networks)
     elif path.suffix == ".safetensors":
         load_encoder(networks.encoder, config, path, f"run.init_from={given}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from jgcl_ray.batches import PairedBatch
@@ -121,6 +122,7 @@ def _bodies(plan: Plan) -> str:
 
 def _stages(plan: Plan) -> Iterator[str]:
     config = plan.config
+    across = len(np.unique(plan.dataset.train.cameras)) > 1
     for stage in config.run.stages:
         if stage == "warmup":
             warmup = config.warmup
@@ -128,7 +130,7 @@ def _stages(plan: Plan) -> Iterator[str]:
             yield "no warm-up" if warmup.mode == "none" else f"warm-up {mode}, {warmup.epochs} epochs"
         else:
             contrast = "Cluster-Contrast"
-            contrast += " with camera proxies" if config.uses_proxies else ""
+            contrast += " with camera proxies" if config.uses_proxies and across else ""
             contrast += " and surface views" if config.learns_surface_views else ""
             by = f" by {contrast}" if stage == "joint" and not config.uses_generator(stage) else ""
             yield f"{stage}{by}, {config.epochs_of(stage)} epochs"

@@ -189,7 +189,7 @@ def test_wrong_images_and_weights_are_named(tmp_path: Path, capsys: pytest.Captu
     assert "--smpl is for SPIN's bodies" in refused("--smpl", "x.npz")
     assert "needs their model" in refused("--checkpoint", "x.pt", "--sheet", str(tmp_path / "x.png"))
     assert "SPIN's is a file of torch.save" in refused("--checkpoint", "x.safetensors")
-    assert "no weights" in refused("--weights", str(tmp_path / "none.safetensors"))
+    assert "no such file; give weights of" in refused("--weights", str(tmp_path / "none.safetensors"))
     (tmp_path / "text.safetensors").write_text("text")
     assert "text.safetensors: not a readable safetensors file" in refused(
         "--weights", str(tmp_path / "text.safetensors")

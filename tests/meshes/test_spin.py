@@ -104,13 +104,13 @@ def test_wrong_checkpoints_are_named(released: Path, tmp_path: Path) -> None:
     state = torch.load(released, weights_only=True)["model"]
     for change, message in (
         ({"fc1.weight": torch.zeros(1024, 2048)}, r"fc1\.weight \(1024, 2048\) instead of \(1024, 2205\)"),
-        ({"fc.weight": torch.zeros(1000, 2048)}, r"1 names surplus: fc\.weight"),
+        ({"fc.weight": torch.zeros(1000, 2048)}, r"1 name surplus: fc\.weight"),
     ):
         torch.save({"model": {**state, **change}}, tmp_path / "wrong.pt")
         with pytest.raises(UserError, match=message):
             SpinEstimator(tmp_path / "wrong.pt")
     torch.save({"model": {name: value for name, value in state.items() if name != "init_cam"}}, tmp_path / "wrong.pt")
-    with pytest.raises(UserError, match="1 names missing: init_cam"):
+    with pytest.raises(UserError, match="1 name missing: init_cam"):
         SpinEstimator(tmp_path / "wrong.pt")
     (tmp_path / "text.pt").write_text("no weights")
     with pytest.raises(UserError, match=r"text\.pt: not a readable file"):

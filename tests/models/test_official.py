@@ -92,11 +92,11 @@ def test_missing_surplus_and_misshapen_names_are_listed(kind: str, states: dict[
 
     name = next(name for name in states[kind] if name.endswith("weight"))
     others = {other: value for other, value in states[kind].items() if other != name}
-    with pytest.raises(UserError, match=f"1 names missing: {name}"):
+    with pytest.raises(UserError, match=f"1 name missing: {name}"):
         load(others)
-    with pytest.raises(UserError, match="1 names surplus: stowaway"):
+    with pytest.raises(UserError, match="1 name surplus: stowaway"):
         load(states[kind] | {"stowaway": torch.zeros(1)})
-    with pytest.raises(UserError, match=r"1 tensors of another shape: .* \(2, 2\) instead of"):
+    with pytest.raises(UserError, match=r"1 tensor of another shape: .* \(2, 2\) instead of"):
         load(states[kind] | {name: torch.zeros(2, 2)})
 
 

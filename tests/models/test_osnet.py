@@ -212,7 +212,7 @@ def test_an_incomplete_file_lists_its_names(tmp_path: Path) -> None:
     state = torchreid_file("osnet_x0_25")
     del state["conv3.0.gate.fc1.bias"]
     torch.save(state, tmp_path / "weights.pth")
-    with pytest.raises(UserError, match=r"1 names missing: conv3\.0\.gate\.fc1\.bias"):
+    with pytest.raises(UserError, match=r"1 name missing: conv3\.0\.gate\.fc1\.bias"):
         build_encoder(EncoderConfig(backbone="osnet_x0_25", weights_file=tmp_path / "weights.pth"))
     with pytest.raises(UserError, match=r"no encoder that is known.*osnet_x0_25"):
         Encoder.load(tmp_path / "weights.pth")

@@ -11,10 +11,19 @@ import torch
 
 from jgcl_ray.config import EncoderConfig
 from jgcl_ray.errors import UserError
+from jgcl_ray.meshes.estimator import WEIGHTS as ESTIMATOR
+from jgcl_ray.meshes.estimator import load_estimator
 from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.models.shipped import SHIPPED
+from jgcl_ray.models.textured_generator import WEIGHTS as VIEWS
+from jgcl_ray.models.textured_generator import load_views
 from jgcl_ray.models.weights import build_encoder, load_weights, read_state, save_weights
 
 SMALL = EncoderConfig(backbone="resnet18", embedding=8, weights="random")
+
+
+def load_into_encoder(path: Path) -> None:
+    load_weights(build_encoder(SMALL), path)
 
 
 def imagenet_state() -> dict[str, torch.Tensor]:
@@ -32,11 +41,43 @@ def test_imagenet_file_fills_the_backbone_and_nothing_else(tmp_path: Path) -> No
     assert torch.equal(encoder.backbone.bn1.generated_var, state["bn1.running_var"])
 
 
+@pytest.mark.parametrize(
+    ("load", "file", "said"),
+    [
+        (
+            load_views,
+            ESTIMATOR,
+            "of an estimator of bodies; expected a generator of views: give a file of .*pretrain g",
+        ),
+        (load_views, SHIPPED["rendered"], "of an encoder; expected a generator of views"),
+        (
+            load_estimator,
+            VIEWS,
+            "of a generator of views; expected an estimator of bodies: give .*pretrain estimator",
+        ),
+        (load_estimator, SHIPPED["rendered"], "of an encoder; expected an estimator of bodies"),
+        (load_into_encoder, VIEWS, "of a generator of views; expected an encoder"),
+    ],
+)
+def test_weights_of_another_network_are_told_by_their_kind(load: Any, file: Path, said: str) -> None:
+    with pytest.raises(UserError, match=f"{file}: weights {said}") as caught:
+        load(file)
+    assert "bias" not in str(caught.value) and len(str(caught.value)) < 300 + len(str(file))
+
+
+@pytest.mark.parametrize("load", [load_views, load_estimator, load_into_encoder])
+def test_weights_that_are_not_there(load: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.safetensors: no such file; give"):
+        load(tmp_path / "none.safetensors")
+    with pytest.raises(UserError, match=f"{tmp_path}: a folder; give"):
+        load(tmp_path)
+
+
 def test_imagenet_file_of_another_network_lists_names(tmp_path: Path) -> None:
     state, path = imagenet_state(), tmp_path / "resnet18.pth"
     del state["layer1.0.conv1.weight"]
     torch.save(state | {"layer9.weight": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match=r"missing: layer1\.0\.conv1\.weight; 1 names surplus: layer9\.weight"):
+    with pytest.raises(UserError, match=r"missing: layer1\.0\.conv1\.weight; 1 name surplus: layer9\.weight"):
         build_encoder(SMALL.model_copy(update={"weights": "imagenet", "weights_file": path}))
 
 

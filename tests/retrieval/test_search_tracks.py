@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from checkpoints import write_run
 from PIL import Image
 
+from jgcl_ray.contact_sheet import Tile, contact_sheet
 from jgcl_ray.encoder import Encoder
+from jgcl_ray.retrieval import answers
 from jgcl_ray.retrieval.index import GalleryIndex
 from jgcl_ray.search import main
 
@@ -92,6 +95,31 @@ def test_cameras_and_times_are_kept_to(
         "door/2/000000.png",
         "door/2/000001.png",
     }
+
+
+def test_the_sheet_names_camera_and_track(
+    run: Path, crops: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions: list[str] = []
+
+    def drawn(rows: Sequence[Sequence[Tile | None]], **_: int) -> Image.Image:
+        captions.extend(tile.caption for row in rows for tile in row if tile is not None)
+        return contact_sheet(rows)
+
+    monkeypatch.setattr(answers, "contact_sheet", drawn)
+    asked = ("--checkpoint", run, "--index", built, "--query", crops / "door/1/000001.png", "--sheet")
+    call(*asked, tmp_path / "all.png", "-k", 3)
+    assert captions[1] == "1   0.000\ndoor/1\n000001"
+    call(*asked, tmp_path / "some.png", "--in-camera", "yard", "--until", 11.5)
+    assert {caption.split("\n")[1] for caption in captions[-2:]} == {"yard/1"}
+
+
+def test_times_that_nothing_is_of_are_told_with_those_there_are(
+    run: Path, crops: Path, built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        call("--checkpoint", run, "--index", built, "--query", crops / "door/1/000001.png", "--since", 600)
+    assert "its cameras are door, yard, its times 0 to 12" in capsys.readouterr().err
 
 
 def test_sightings_are_kept_through_adding_and_removing(run: Path, crops: Path, tmp_path: Path) -> None:

@@ -81,5 +81,5 @@ def test_unsure_images_are_left_out_of_stage_2(walkers: Path, tmp_path: Path) ->
 
 
 def test_weights_are_looked_at_before_anything_starts(walkers: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no weights"):
+    with pytest.raises(UserError, match="no such file; give weights of"):
         plan_run(configured(walkers, tmp_path, *ESTIMATED, f"meshes.weights={tmp_path / 'none.safetensors'}"))

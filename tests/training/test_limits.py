@@ -15,8 +15,10 @@ from jgcl_ray.config import PseudoLabelsConfig, load_config
 from jgcl_ray.data.datasets import open_dataset
 from jgcl_ray.errors import UserError
 from jgcl_ray.pseudo_labels.clustering import advice, pseudo_labels
+from jgcl_ray.training.checkpoint import MANIFEST
 from jgcl_ray.training.prepare import plan_run
 from jgcl_ray.training.step import NonFiniteLossError
+from jgcl_ray.training.summary import describe, memory
 
 WARM_UP = "run.stages=[warmup]"
 REFUSED = {
@@ -73,6 +75,7 @@ def folder_of(walkers: Path, folder: Path, images: int) -> Path:
     ("images", "settings", "said"),
     [
         (1, [], r"1 image to train on, .*; give more images"),
+        (3, ["pseudo_labels.min_samples=4"], r"3 images to train on, and a cluster takes \S+ = 4; give more"),
         (4, ["pseudo_labels.single_camera=drop"], r"=drop: all 4 images of \S+ are of one camera"),
     ],
 )
@@ -93,8 +96,33 @@ def test_cameras_that_are_not_known_are_missed_at_once(
     proxies = ("joint.recipe=cluster_contrast", "cluster_contrast.proxy_weight=0.5")
     plan_run(configured(root, tmp_path, *settings[:2], *proxies))
     assert "images of unknown cameras, so nothing is learnt across cameras" in caplog.text
-    plan_run(configured(root.parent, tmp_path, *settings[:2], *proxies))
-    assert "images of one camera alone, so nothing" in caplog.text
+    caplog.clear()
+    with pytest.warns(UserWarning, match="from one camera .crops., so nothing is learnt across") as told:
+        plan = plan_run(configured(root.parent, tmp_path, *settings[:2], *proxies))
+    assert len(told) == 1 and not caplog.text  # once
+    assert "camera proxies" not in " ".join(describe(plan, "one process").values())
+
+
+def test_a_size_that_suits_no_generator_is_refused_where_one_draws(walkers: Path, tmp_path: Path) -> None:
+    size = ("data.height=81", "data.width=43")
+    plan = plan_run(
+        configured(walkers, tmp_path, *size, "run.stages=[warmup,joint]", "joint.recipe=cluster_contrast")
+    )
+    assert memory(plan)
+    with pytest.raises(UserError, match="81 x 43 do not suit the generator"):
+        memory(plan_run(configured(walkers, tmp_path, *size)))
+
+
+def test_a_start_that_is_no_checkpoint(walkers: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"run.init_from={tmp_path}: no checkpoint; give a checkpoint, a file or"):
+        plan_run(configured(walkers, tmp_path, f"run.init_from={tmp_path}"))
+    best = tmp_path / "checkpoints" / "best"
+    best.mkdir(parents=True)
+    (best / MANIFEST).touch()
+    with pytest.raises(UserError, match=f"no checkpoint; give {best}$"):
+        plan_run(configured(walkers, tmp_path, f"run.init_from={tmp_path}"))
+    with pytest.raises(UserError, match=r"run\.init_from=.*nowhere: not there; give"):
+        plan_run(configured(walkers, tmp_path, f"run.init_from={tmp_path}/nowhere"))
 
 
 def test_advice_is_of_what_is_the_matter() -> None:

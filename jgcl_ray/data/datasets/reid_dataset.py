@@ -280,8 +280,8 @@ def warn_of_one_camera(dataset: ReidDataset) -> None:
     if cameras.size == 1 and cameras[0] != UNKNOWN_CAMERA:
         name = dataset.camera_names.get(int(cameras[0]), str(cameras[0]))
         warnings.warn(
-            f"{dataset.train.folder}: all training images are from one camera ({name}); an encoder for several "
-            "cameras needs images of each, data.name=folder reads one folder per camera",
+            f"{dataset.train.folder}: all training images are from one camera ({name}), so nothing is learnt across "
+            "cameras; an encoder for several needs images of each, with data.name=folder in a folder per camera",
             stacklevel=2,
         )
 

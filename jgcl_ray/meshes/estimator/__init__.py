@@ -147,7 +147,8 @@ def weights_digest(weights: Path = WEIGHTS) -> str:
 
 def _existing(weights: Path) -> Path:
     if not weights.is_file():
-        raise UserError(f"no weights {weights}: train some with python -m jgcl_ray.pretrain estimator --out FILE")
+        why = "a folder" if weights.is_dir() else "no such file"
+        raise UserError(f"{weights}: {why}; give weights of python -m jgcl_ray.pretrain estimator --out FILE")
     return weights
 
 

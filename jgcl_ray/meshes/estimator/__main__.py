@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from jgcl_ray.arguments import Parser
 from jgcl_ray.contact_sheet import check_sheet
 from jgcl_ray.data.datasets.image_tree import image_tree
 from jgcl_ray.errors import UserError, exit_on_user_error
@@ -62,8 +63,8 @@ def _tracked(batches: Iterable[range]) -> Iterable[range]:
     return tracked(batches, "bodies")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m jgcl_ray.meshes.estimator",
         description="The bodies of the people on images, for mesh projections (meshes.source=parameters).",
     )
