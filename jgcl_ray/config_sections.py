@@ -92,7 +92,11 @@ class RunConfig(Section):
         "encoder.safetensors of one, for the encoder alone, or a file that encoder.weights_file takes; or rendered, "
         "the encoder that comes with the package, made of rendered people (python -m jgcl_ray.pretrain).",
     )
-    log_every: int = Field(10, ge=1, description="Steps between records of the loss terms.")
+    log_every: int = Field(
+        10,
+        ge=1,
+        description="Steps between records of the loss terms; an epoch without such a step has one at its end.",
+    )
     deterministic: bool = Field(
         False, description="Only algorithms that repeat bit for bit on one machine; slower, above all on GPUs."
     )

@@ -22,6 +22,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from jgcl_ray.cache import cache_folder
+from jgcl_ray.wording import counted
 
 PYTHON = (3, 11)
 LEAST_DISK, LEAST_MEMORY = 2**30, 2 * 2**30  # bytes: the walkers and a small run; the process that trains them
@@ -191,7 +192,9 @@ def _processor() -> Iterator[Finding]:
 
     able = torch.cpu.get_capabilities()
     cores = len(os.sched_getaffinity(0))
-    yield Finding("processor", "CPU", f"{able.get('cpu_name') or platform.machine()}, {cores} cores for this process")
+    yield Finding(
+        "processor", "CPU", f"{able.get('cpu_name') or platform.machine()}, {counted(cores, 'core')} for this process"
+    )
     fine = computes_bf16(torch.device("cpu"))
     value = "in hardware" if fine else "emulated"
     lost = "speed: precision.dtype=auto takes float32, in which a step takes up to twice as long"
@@ -247,7 +250,8 @@ def _caches() -> Iterator[Finding]:
         value, remedy = f"{own} cannot be written ({error})", "set JGCL_RAY_CACHE to a folder of your own"
         yield Finding("caches", "jgcl_ray", value, False, True, lost, remedy)
     for inner in sorted(own.iterdir()) if own.is_dir() and os.access(own, os.R_OK | os.X_OK) else ():
-        yield Finding("caches", f"  {inner.name}", readable(_size(inner)))
+        if inner.suffix != ".lock":  # of one_at_a_time
+            yield Finding("caches", f"  {inner.name}", readable(_size(inner)))
     if "torch" in sys.modules:
         hub = Path(importlib.import_module("torch.hub").get_dir())
         yield Finding("caches", "torch.hub (ImageNet's weights)", f"{hub}, {readable(_size(hub))}")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from jgcl_ray.arguments import Parser
 from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.wording import counted
 
 _WRITTEN = """
 written to --out:
-  grid.png                      the first people and their views, a row each
+  grid.png                      up to twelve photos, spread over the folder, and their views, a row each
   train/render_45/NAME.png ...  every view as a file, in the layout of mesh projections (render: the photo's own view)
   turntables/NAME.gif           with --gif
   mix.png, mix.gif              with --mix A B
@@ -49,7 +50,9 @@ def main(arguments: list[str] | None = None) -> None:
         scores = generate_views(Request(**given))
         print(f"views in {given['out']}")
         if scores is not None:
-            print(f"{scores.pictures:,} views of {scores.images:,} photos; FID by {scores.features}")
+            print(
+                f"{counted(scores.pictures, 'view')} of {counted(scores.images, 'photo')}; FID by {scores.features}"
+            )
             for name, likeness in (("generated", scores.generated), ("copy of the photo", scores.copy)):
                 body = f"PSNR {likeness.psnr:.2f} dB, {likeness.psnr_body:.2f} dB within the body"
                 print(f"{name:18} {body}, SSIM {likeness.ssim:.3f}, FID {likeness.fid:.1f}")

@@ -52,8 +52,9 @@ class GenerationConfig(Section):
 class JointConfig(Section):
     recipe: Recipe = Field(
         "gcl",
-        description="What the stage learns by: gcl, the paper's losses on photos and generated views; "
-        "cluster_contrast, the encoder alone by Cluster-Contrast's step (its own section), to compare with.",
+        description="What the stage learns by: cluster_contrast, the encoder alone by Cluster-Contrast's step (its "
+        "own section), which walkers, folder and the data sets' presets take; gcl, the paper's losses on photos and "
+        "generated views.",
     )
     epochs: int = Field(20, ge=0, description="Epochs of the stage.")
     batches_per_epoch: int | None = Field(

@@ -33,8 +33,9 @@ def main() -> None:
     """Parse, load the config, train."""
     parser = Parser(
         prog="python -m jgcl_ray.train",
-        description="Train an encoder without labels: warm-up, generator, both jointly.\nWith no argument at all, on "
-        "the walkers, which are rendered first. The same command goes on with a run that was stopped.",
+        description="Train an encoder without labels, by clusters of the images and, with joint.recipe=gcl, by "
+        "generated views.\nWith no argument at all, on the walkers, which are rendered first.\nThe same command "
+        "goes on with a run that was stopped.",
         epilog=_RUNS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

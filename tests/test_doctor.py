@@ -86,7 +86,9 @@ def test_little_room_and_a_cache_that_cannot_be_written_fail(
 def test_the_caches_sizes_are_those_of_their_files(roomy: None, tmp_path: Path) -> None:
     (tmp_path / "cache" / "walkers").mkdir(parents=True)
     (tmp_path / "cache" / "walkers" / "a").write_bytes(bytes(2048))
+    (tmp_path / "cache" / ".walkers.lock").touch()
     assert _named("  walkers").value == "2 KiB"
+    assert not [finding.name for finding in diagnose() if finding.name.endswith(".lock")]
     assert _named("jgcl_ray").value.endswith(", 2 KiB")
 
 

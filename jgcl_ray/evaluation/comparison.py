@@ -16,6 +16,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.evaluation.bootstrap import Interval, grouped_intervals, paired_difference
 from jgcl_ray.evaluation.query_scores import QueryScores, ScoresFile
 from jgcl_ray.evaluation.viewpoints import BINS
+from jgcl_ray.wording import counted
 
 SHOWN = 12  # pairs of cameras on the terminal and the page; all are in the JSON
 
@@ -31,7 +32,7 @@ class Share:
 
     def words(self) -> str:
         """The difference and what it is of."""
-        counts = f"{self.queries:,} queries of {self.people:,} people"
+        counts = f"{counted(self.queries, 'query', 'queries')} of {counted(self.people, 'person', 'people')}"
         return f"{self.difference.mean:+.4f} {self.difference.words('+')} ({counts})"
 
     def document(self, name: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from jgcl_ray.places import absolute, check_file, check_folder
 from jgcl_ray.progress import tracked
 from jgcl_ray.writer_lock import only_writer
 
-GRID = 12  # people on the sheet
+GRID = 12  # photos on the sheet
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,21 @@ def _write_all(
     out: Path,
 ) -> None:
     count = len(people.names) if request.first is None else min(request.first, len(people.names))
+    on_sheet = set(spread(count, GRID))
     shown: list[pictures.PersonViews] = []
     for start in tracked(range(0, count, pictures.BATCH), "views"):
         rows = range(start, min(start + pictures.BATCH, count))
-        for person in draw(rows, views):
+        for row, person in zip(rows, draw(rows, views), strict=True):
             pictures.write_views(person, people, out)
             if request.gif:
                 pictures.write_turntable(person, out)
-            if len(shown) < GRID:
+            if row in on_sheet:
                 shown.append(person)
     if shown:
         pictures.write_picture(pictures.views_sheet(shown), out / "grid.png")
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` of `count` rows, evenly spread, first and last among them: of crops, some of many tracks."""
+    shown = min(count, most)
+    return [round(place * (count - 1) / max(shown - 1, 1)) for place in range(shown)]

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jgcl_ray.wording import counted
+
 
 def halved(module: nn.Module) -> dict[str, Tensor]:
     """The state of a network on the CPU, convolutions and matrices in half precision."""
@@ -61,7 +63,7 @@ def origin(command: str, recipe: Any, seconds: float, device: str) -> dict[str, 
         "command": command,
         "recipe": json.dumps(vars(recipe)),
         "minutes": f"{seconds / 60:.1f}",
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {device}, "
-        f"{torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()}, {counted(len(os.sched_getaffinity(0)), 'core')}, {device}, "
+        f"{counted(torch.get_num_threads(), 'thread')}",
         "versions": f"Python {sys.version.split()[0]}, torch {torch.__version__}",
     }

@@ -24,6 +24,7 @@ from jgcl_ray.pseudo_labels.distances import BINS, ZERO, encode
 from jgcl_ray.pseudo_labels.neighbours import check_features, nearest
 from jgcl_ray.pseudo_labels.on_device import encode_on_device, nearest_on_device
 from jgcl_ray.pseudo_labels.tracklets import Units, split, units_of
+from jgcl_ray.wording import counted
 
 __all__ = ["METHODS", "PseudoLabels", "advice", "dbscan_labels", "eps_by_rho", "pseudo_labels"]
 
@@ -227,10 +228,11 @@ def advice(found: PseudoLabels, config: PseudoLabelsConfig) -> str | None:
     k1 = f"pseudo_labels.{of}k1"
     tighter = f"lower {knobs} or {k1}" if config.method == "dbscan" else f"raise {knobs} or lower {k1}"
     looser = f"raise {knobs} or {k1}, or lower min_samples" if config.method == "dbscan" else f"lower {knobs}"
-    count, kind = (found.tracklets, "tracklets") if found.tracklets else (num_rows, "images")
+    count, one = (found.tracklets, "tracklet") if found.tracklets else (num_rows, "image")
+    kind = f"{one}s"
     if count < config.min_samples:
         return (
-            f"{count} {kind}, and a cluster takes pseudo_labels.min_samples = {config.min_samples}; give more "
+            f"{counted(count, one)}, and a cluster takes pseudo_labels.min_samples = {config.min_samples}; give more "
             "images, or lower it"
         )
     if found.dropped and found.num_clusters == 0:
@@ -250,7 +252,7 @@ def advice(found: PseudoLabels, config: PseudoLabelsConfig) -> str | None:
             f"no cluster, all {num_rows} images are outliers; {looser}; or the features are still without structure"
         )
     if found.num_clusters == 1 or largest > 0.5:
-        return f"{largest:.0%} of the images in one of {found.num_clusters} clusters; {tighter}"
+        return f"{largest:.0%} of the images in one of {counted(found.num_clusters, 'cluster')}; {tighter}"
     if outliers > 0.5:
         return f"{outliers:.0%} of the images are outliers; {looser}"
     return None

@@ -26,6 +26,7 @@ from jgcl_ray.retrieval.gallery import (
 )
 from jgcl_ray.retrieval.index import GalleryIndex, Kind
 from jgcl_ray.retrieval.sightings import Filter, sightings_of
+from jgcl_ray.wording import counted
 from jgcl_ray.writer_lock import only_writer
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,9 @@ def search_gallery(request: Request) -> list[Answer]:
             if _state(request.index) != found:
                 raise UserError(f"{request.index}: changed by another command meanwhile; give this one again")
             index.save(request.index)
-        print(f"{request.index}: {added:,} added, {removed:,} removed, {len(index):,} images", file=sys.stderr)
+        print(
+            f"{request.index}: {added:,} added, {removed:,} removed, {counted(len(index), 'image')}", file=sys.stderr
+        )
 
     if not request.query:
         return []

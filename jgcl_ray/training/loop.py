@@ -155,7 +155,7 @@ class Loop:
                 raise error.naming([str(stage.images.split.path(row)) for row in error.rows]) from None
             images += len(batch.index) * world_size()
             self.position = done = self.position.next_batch()
-            if done.step % self.config.run.log_every == 0:
+            if is_recorded(done, batches, self.config.run.log_every):
                 shown = mean_over_workers(terms)
                 self.record(name, epoch, shown)
                 shown["images/s"] = images / (time.perf_counter() - start)
@@ -251,6 +251,14 @@ class Loop:
         mine = torch.tensor([self.hooks.stop(), self.hooks.save()], dtype=torch.float32)
         stop, save = (mine if world_size() == 1 else sum_over_workers(mine)).tolist()
         return bool(stop), bool(save)
+
+
+def is_recorded(done: Position, batches: int, every: int) -> bool:
+    """Whether the loss terms of the step before `done` are recorded: every so many steps, and at the end of an epoch
+    of `batches` that has no such step.
+    """
+    before = done.step - done.batch
+    return done.step % every == 0 or (done.batch == batches and before // every == done.step // every)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -28,7 +28,7 @@ TILE_HEIGHT = 192  # pixels to which smaller images are enlarged, by a whole fac
 GAP, FONT_SIZE = 4, 13
 
 LABEL_PANELS = {
-    "rows": ("num_clusters", "num_outliers"),
+    "clusters, and images in none": ("num_clusters", "num_outliers"),
     "eps": ("eps",),
     "agreement": ("nmi", "ari", "purity", "nmi_previous"),
     "shares": ("largest_share", "single_camera_share"),

@@ -33,6 +33,7 @@ from jgcl_ray.training.prepare import InProcess, Plan, check_folder, estimate_bo
 from jgcl_ray.training.summary import aligned, describe, memory, memory_lines
 from jgcl_ray.training.terminal import WARNINGS
 from jgcl_ray.training.worker import ask_to_stop, clear, read_outcome, work
+from jgcl_ray.wording import counted
 from jgcl_ray.writer_lock import only_writer
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,9 @@ def dry_run(config: Config, write_line: LineWriter) -> None:
 def _in_this_process(plan: Plan, write_line: LineWriter) -> Outcome:
     config, device = plan.config, _local_device(plan.config)
     _use_threads(config, 1)
-    for line in aligned(describe(plan, f"one process on {device.type}, {torch.get_num_threads()} threads, no Ray")):
+    for line in aligned(
+        describe(plan, f"one process on {device.type}, {counted(torch.get_num_threads(), 'thread')}, no Ray")
+    ):
         write_line(line)
     return work(plan, InProcess(config.pseudo_labels), Shard(), device)
 

@@ -21,6 +21,7 @@ from jgcl_ray.training.limits import DRAWN, PAIRED, batch_sizes
 from jgcl_ray.training.precision import autocast, laid_out, prepare
 from jgcl_ray.training.prepare import UNSURE, Plan, estimated
 from jgcl_ray.training.step import generator_terms, translate
+from jgcl_ray.wording import counted
 
 LIBRARIES = 600 * 2**20  # resident memory of a process that has imported torch, Ray, faiss and scikit-learn
 LABELLING = 8 * 2**10  # of the clustering actor for each image, besides features (benchmarks/bm_pseudo_labels.py)
@@ -100,13 +101,15 @@ def _dataset(plan: Plan) -> str:
     said = f"{dataset.description}: train {_split(dataset.train)}"
     if dataset.query is None or dataset.gallery is None:
         return f"{said}; no labels, so no mAP"
-    return f"{said}; test {len(dataset.query)} queries in {len(dataset.gallery)} images"
+    return (
+        f"{said}; test {counted(len(dataset.query), 'query', 'queries')} in {counted(len(dataset.gallery), 'image')}"
+    )
 
 
 def _split(split: Split) -> str:
     known = split.cameras[split.cameras >= 0]
     cameras = len(set(known.tolist()))
-    return f"{len(split):,} images, {cameras} camera{'s' if cameras != 1 else ''}"
+    return f"{counted(len(split), 'image')}, {counted(cameras, 'camera')}"
 
 
 def _bodies(plan: Plan) -> str:
@@ -127,13 +130,13 @@ def _stages(plan: Plan) -> Iterator[str]:
         if stage == "warmup":
             warmup = config.warmup
             mode = {"unsupervised": "by pseudo labels", "source": f"on {warmup.source}", "none": ""}[warmup.mode]
-            yield "no warm-up" if warmup.mode == "none" else f"warm-up {mode}, {warmup.epochs} epochs"
+            yield "no warm-up" if warmup.mode == "none" else f"warm-up {mode}, {counted(warmup.epochs, 'epoch')}"
         else:
             contrast = "Cluster-Contrast"
             contrast += " with camera proxies" if config.uses_proxies and across else ""
             contrast += " and surface views" if config.learns_surface_views else ""
             by = f" by {contrast}" if stage == "joint" and not config.uses_generator(stage) else ""
-            yield f"{stage}{by}, {config.epochs_of(stage)} epochs"
+            yield f"{stage}{by}, {counted(config.epochs_of(stage), 'epoch')}"
 
 
 def selection(plan: Plan) -> str:

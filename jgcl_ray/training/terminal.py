@@ -20,6 +20,7 @@ from jgcl_ray.run_log import read_records
 from jgcl_ray.run_records import parse_record
 from jgcl_ray.stored_files import parse_json
 from jgcl_ray.training.loop import Outcome
+from jgcl_ray.wording import counted
 
 PROGRESS = "progress.json"
 METRICS = "metrics.jsonl"
@@ -94,7 +95,8 @@ def last_line(folder: Path, outcome: Outcome) -> str:
         known |= record
     words = ["no labels, so no mAP"]
     if "num_clusters" in known:
-        words.append(f"{known['num_clusters']:.0f} clusters and {known['num_outliers']:.0f} outliers in the end")
+        clusters, outliers = round(known["num_clusters"]), round(known["num_outliers"])
+        words.append(f"{counted(clusters, 'cluster')} and {counted(outliers, 'outlier')} in the end")
     if "single_camera_share" in known:
         words.append(f"{known['single_camera_share']:.0%} of the clusters seen by one camera alone")
     if "validation_mAP" in known:

@@ -41,6 +41,7 @@ from jgcl_ray.tuning.record import (
 from jgcl_ray.tuning.report import write_report
 from jgcl_ray.tuning.space import Dimension, Params, Space, metric_of, params_text
 from jgcl_ray.tuning.trial import Trial, TrialSetting, epochs_before, last_line
+from jgcl_ray.wording import counted
 from jgcl_ray.writer_lock import only_writer
 
 DRIVER_CPUS = 0.05  # of the process that starts and follows one trial; Tune refuses 0
@@ -126,7 +127,7 @@ def _numbers(space: Space, folder: Path, left: Mapping[int, Params]) -> tuple[in
 
 def _header(space: Space, setting: TrialSetting, at_once: int, page: str) -> str:
     done = space.trials - len(setting.numbers)
-    trials = f"{space.trials} trials" + (f", {done} of them done before" if done else "")
+    trials = counted(space.trials, "trial") + (f", {done} of them done before" if done else "")
     how = f"{space.sweep.searcher}, scheduler {space.sweep.scheduler.name}"
     return f"{setting.trials.parent}: {trials}, {at_once} at a time; by {setting.metric}; {how}; MLflow: {page}"
 

@@ -20,6 +20,7 @@ from jgcl_ray.data.transforms import denormalise_images, normalise_images, norma
 from jgcl_ray.errors import UserError
 from jgcl_ray.generate import main
 from jgcl_ray.generation.people import open_people
+from jgcl_ray.generation.request import spread
 from jgcl_ray.generation.scores import inception_features, read_true_views, score_views
 from jgcl_ray.generation.similarity import frechet_distance
 from jgcl_ray.generation.view_generator import ViewGenerator
@@ -99,6 +100,13 @@ def test_views_are_the_generator_s_and_lie_as_projections_do(run: Path, walkers:
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.width > 5 * 96 and grid.height > 3 * 192
     assert not (tmp_path / "mix.png").exists() and not (tmp_path / "scores.json").exists()
+
+
+def test_the_sheet_is_of_photos_from_all_over_the_folder() -> None:
+    """Twelve tracks of ten crops each, sorted: not the first track alone."""
+    rows = spread(120, 12)
+    assert len(rows) == 12 and len({row // 10 for row in rows}) == 12 and rows[0] == 0 and rows[-1] == 119
+    assert spread(3, 12) == [0, 1, 2] and spread(1, 12) == [0] and spread(0, 12) == []
 
 
 def test_without_a_generator_photos_move_along_the_surface(walkers: Path, tmp_path: Path) -> None:

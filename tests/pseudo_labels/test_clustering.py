@@ -14,6 +14,7 @@ from jgcl_ray.config import PseudoLabelsConfig, load_config
 from jgcl_ray.errors import UserError
 from jgcl_ray.pseudo_labels.clustering import METHODS, advice, dbscan_labels, eps_by_rho, pseudo_labels
 from jgcl_ray.pseudo_labels.distances import jaccard_distance
+from jgcl_ray.wording import counted
 
 AUTHORS = Path(__file__).parents[1] / "data" / "clustering.npz"
 
@@ -94,7 +95,7 @@ def test_fewer_rows_than_k1(rows: int, method: str) -> None:
     found = pseudo_labels(features, config)
     assert found.labels.shape == (rows,)
     assert found.num_outliers == (found.labels < 0).sum()
-    words = "= 30; lower it" if rows >= config.min_samples else f"{rows} images, and a cluster takes"
+    words = "= 30; lower it" if rows >= config.min_samples else f"{counted(rows, 'image')}, and a cluster takes"
     assert words in (advice(found, config) or "")
 
 

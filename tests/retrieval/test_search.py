@@ -90,7 +90,7 @@ def test_images_come_and_go(
     np.testing.assert_allclose(index.embeddings(), encoder.embed(index.paths), atol=1e-5)
     shutil.rmtree(gallery / "b")
     call("--index", built, "--remove", gallery / "b", gallery / "a" / "1.png")
-    assert "0 added, 4 removed, 1 images" in capsys.readouterr().err
+    assert "0 added, 4 removed, 1 image\n" in capsys.readouterr().err
     assert GalleryIndex.load(built).paths == [str(altered)]
 
 

@@ -22,7 +22,8 @@ from jgcl_ray.models.encoder import EncoderOutput, IdentityEncoder
 from jgcl_ray.models.encoder_files import read_tensors
 from jgcl_ray.models.shipped import shipped
 from jgcl_ray.training import worker
-from jgcl_ray.training.loop import Outcome
+from jgcl_ray.training.checkpoint import Position
+from jgcl_ray.training.loop import Outcome, is_recorded
 from jgcl_ray.training.prepare import InProcess, open_folder, plan_run
 from jgcl_ray.training.scoring import Scorer
 from jgcl_ray.training.seen_photos import SeenPhotos
@@ -77,6 +78,14 @@ def test_run_folder_holds_what_others_rely_on(undisturbed: Path) -> None:
     signs = VITAL
     seen = {stage: signs & set().union(*(line for line in lines if line["stage"] == stage)) for stage in STAGES}
     assert seen == {"warmup": {"encoder_moved"}, "generation": signs - {"encoder_moved"}, "joint": signs}
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4, 5, 6]), (4, [3, 4]), (5, [3, 5]), (99, [3, 6])])
+def test_every_epoch_has_a_record_of_its_losses(every: int, steps: list[int]) -> None:
+    """Two epochs of three steps."""
+    done = [Position(step=step, batch=(step - 1) % 3 + 1) for step in range(1, 7)]
+    found = [one.step for one in done if is_recorded(one, 3, every)]
+    assert found == steps
 
 
 def test_the_encoder_before_the_stage_competes_for_the_best(

@@ -102,8 +102,9 @@ def test_labels_over_epochs_counted_on_over_stages(drawn: dict[str, Lines]) -> N
     ]
     picture = label_quality_plot(records)
     assert isinstance(picture, Image.Image) and picture.mode == "RGB"
-    assert drawn.keys() == {"rows", "eps", "agreement"}
-    np.testing.assert_array_equal(drawn["rows"]["num_clusters"], [[1, 40], [2, 50], GAP_ROW, [4, 60], GAP_ROW])
+    assert drawn.keys() == {"clusters, and images in none", "eps", "agreement"}
+    counts = drawn["clusters, and images in none"]
+    np.testing.assert_array_equal(counts["num_clusters"], [[1, 40], [2, 50], GAP_ROW, [4, 60], GAP_ROW])
     np.testing.assert_array_equal(drawn["eps"]["eps"], [[1, 0.5], [2, np.nan], GAP_ROW, [4, 0.6], GAP_ROW])
     np.testing.assert_array_equal(drawn["agreement"]["nmi"], [[4, 0.9], GAP_ROW])
 

@@ -17,7 +17,7 @@ def test_header_says_what_is_about_to_happen(walkers: Path, tmp_path: Path) -> N
     lines = describe(plan_run(configured(walkers, tmp_path, "scaling.num_workers=2")), "two of them")
     assert lines["run"] == f"{tmp_path / 'walkers'}, new"
     assert str(walkers) in lines["data"] and "train 16 images" in lines["data"]
-    assert lines["stages"] == "warm-up by pseudo labels, 1 epochs, generation, 1 epochs, joint, 1 epochs"
+    assert lines["stages"] == "warm-up by pseudo labels, 1 epoch, generation, 1 epoch, joint, 1 epoch"
     assert "4 images, in the warm-up 6, 2 and 3 on each of 2 workers" in lines["batch"]
     assert lines["devices"] == "two of them"
     assert lines["best"] == "the last checkpoint: without labels no score is known that follows the truth"
