@@ -133,7 +133,7 @@ def test_it_goes_on_from_an_encoder(street: Cutouts, tmp_path: Path) -> None:
         (["--backbone", "vgg"], "--backbone vgg: unknown; known: resnet18"),
         (["--steps", "3", "--minutes", "2"], "--steps and --minutes: give one of them"),
         (["--init", "rendered", "--backbone", "osnet_x0_25"], "to start from it set encoder.backbone=resnet18_ibn_a"),
-        (["--init", "none.safetensors"], "none.safetensors: not a readable safetensors file"),
+        (["--init", "none.safetensors"], "none.safetensors: no such file"),
         (["--images", "9"], "there are 8 cut-outs of each person"),
         (["--people", "7"], "give a multiple of 2"),
         (["--people", "62", "--figures", "40"], "from 60"),

@@ -114,7 +114,7 @@ def test_it_starts_from_other_weights(tmp_path: Path) -> None:
         (["--steps", "3", "--minutes", "2"], "--steps and --minutes: give one of them"),
         (["--views", "4"], "--views 4: a pose is seen from 4 sides"),
         (["--height", "90"], "images of 90 x 48 do not suit"),
-        (["--init", "none.safetensors"], "none.safetensors: not a readable safetensors file"),
+        (["--init", "none.safetensors"], "none.safetensors: no such file"),
         (["--photos", "3", "--workers", "2"], "--photos 3 does not divide by --workers 2"),
         (["--workers", "2", "--minutes", "1"], "of one mind about --steps only"),
     ],
