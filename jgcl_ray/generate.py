@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from jgcl_ray.arguments import Parser
+from jgcl_ray.arguments import Parser, whole
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.wording import counted
 
@@ -42,12 +42,14 @@ def main(arguments: list[str] | None = None) -> None:
             raise UserError("--drafts are not refined: give either that or --views-from")
         if not surface and (given["drafts"] or given["views_from"]):
             raise UserError("--drafts and --views-from are for --surface")
+        if not surface and given["workers"] is not None:
+            raise UserError("--workers is for --surface")
         if given["views_from"] is None:
             del given["views_from"]
 
         from jgcl_ray.generation.request import Request, generate_views
 
-        scores = generate_views(Request(**given))
+        scores = generate_views(Request(**given | {"overrides": tuple(given["overrides"])}))
         print(f"views in {given['out']}")
         if scores is not None:
             print(
@@ -102,6 +104,12 @@ def _parser() -> Parser:
         "--inception", type=Path, metavar="FILE", help="TorchScript Inception for the FID (the encoder's features)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
+    parser.add_argument(
+        "--workers",
+        type=whole(0),
+        metavar="N",
+        help="with --surface, on CPUs: Ray workers; 0 for this process alone (one a CPU; up to 200 photos 0)",
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
     return parser
 

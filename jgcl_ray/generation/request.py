@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from jgcl_ray.atomic import write_json
@@ -17,6 +17,7 @@ from jgcl_ray.generation.surface_people import check_bodies, surface_config, sur
 from jgcl_ray.generation.view_generator import ViewGenerator
 from jgcl_ray.meshes.correspondence import Refine
 from jgcl_ray.meshes.projection_folders import VIEWS
+from jgcl_ray.meshes.ray_map import map_over_cluster
 from jgcl_ray.models.textured_generator import WEIGHTS, check_size, load_views, refined
 from jgcl_ray.ownership import is_view_scores
 from jgcl_ray.places import absolute, check_file, check_folder
@@ -24,6 +25,7 @@ from jgcl_ray.progress import tracked
 from jgcl_ray.writer_lock import only_writer
 
 GRID = 12  # photos on the sheet
+ALONE = 200  # photos up to which this process is done before a Ray of its own would have started
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Request:
     score: bool = False
     inception: Path | None = None
     device: str = "auto"
+    workers: int | None = None  # Ray's, for views along the surface on CPUs; None: a CPU each; 0: this process alone
     overrides: tuple[str, ...] = ()  # section.field=value
 
 
@@ -54,12 +57,11 @@ def generate_views(request: Request) -> ViewScores | None:
         check_file(place / "scores.json", "--out", is_view_scores, parents=True)
     views = VIEWS[:: len(VIEWS) // request.views]
     if request.checkpoint is None:
-        people = open_people(request.images, surface_config(request.overrides))
-        check_bodies(people)
-        refine = None if request.drafts else _refine(request, people)
+        _of_surface.cache_clear()  # of a request before, whose photos may have changed
+        people, _ = _of_surface(request)
         out = _outside(request.out, people)
         with only_writer(out, "give another --out"):
-            _write_all(partial(surface_people, people, refine=refine), people, request, views, out)
+            _write_surface(request, len(people.names), views, out)
         return None
     generator = ViewGenerator.load(request.checkpoint, request.device, request.overrides)
     people = open_people(request.images, generator.config)
@@ -82,9 +84,34 @@ def generate_views(request: Request) -> ViewScores | None:
         return scores
 
 
-def _refine(request: Request, people: People) -> Refine:
+@lru_cache(maxsize=1)
+def _of_surface(request: Request) -> tuple[People, Refine | None]:
+    """The people, and what refines their drafts; kept, as a worker is asked for many batches of one request."""
+    people = open_people(request.images, surface_config(request.overrides))
+    check_bodies(people)
+    if request.drafts:
+        return people, None
     check_size(people.store.height, people.store.width)
-    return partial(refined, load_views(request.views_from, pick_device(request.device)))
+    return people, partial(refined, load_views(request.views_from, pick_device(request.device)))
+
+
+def _write_surface(request: Request, photos: int, views: tuple[int, ...], out: Path) -> None:
+    """All batches, over the CPUs of a Ray cluster where they are many."""
+    count = photos if request.first is None else min(request.first, photos)
+    on_gpu = not request.drafts and pick_device(request.device).type == "cuda"
+    workers = 0 if on_gpu or (request.workers is None and count <= ALONE) else request.workers
+    write = partial(_surface_batch, request, views, frozenset(spread(count, GRID)), out)
+    shown = map_over_cluster(write, range(count), chunk_size=pictures.BATCH, workers=workers, title="views")
+    _write_sheet([person for batch in shown for person in batch], out)
+
+
+def _surface_batch(
+    request: Request, views: tuple[int, ...], on_sheet: frozenset[int], out: Path, rows: list[int]
+) -> list[pictures.PersonViews]:
+    """Write the views of some rows; those that are on the sheet."""
+    people, refine = _of_surface(request)
+    drawn = surface_people(people, rows, views, refine)
+    return _write_batch(rows, drawn, people, request, on_sheet, out)
 
 
 def _outside(out: Path, people: People) -> Path:
@@ -103,16 +130,31 @@ def _write_all(
     out: Path,
 ) -> None:
     count = len(people.names) if request.first is None else min(request.first, len(people.names))
-    on_sheet = set(spread(count, GRID))
+    on_sheet = frozenset(spread(count, GRID))
     shown: list[pictures.PersonViews] = []
     for start in tracked(range(0, count, pictures.BATCH), "views"):
         rows = range(start, min(start + pictures.BATCH, count))
-        for row, person in zip(rows, draw(rows, views), strict=True):
-            pictures.write_views(person, people, out)
-            if request.gif:
-                pictures.write_turntable(person, out)
-            if row in on_sheet:
-                shown.append(person)
+        shown += _write_batch(rows, draw(rows, views), people, request, on_sheet, out)
+    _write_sheet(shown, out)
+
+
+def _write_batch(
+    rows: Sequence[int],
+    drawn: Sequence[pictures.PersonViews],
+    people: People,
+    request: Request,
+    on_sheet: frozenset[int],
+    out: Path,
+) -> list[pictures.PersonViews]:
+    """Files of a batch; those of it that are on the sheet."""
+    for person in drawn:
+        pictures.write_views(person, people, out)
+        if request.gif:
+            pictures.write_turntable(person, out)
+    return [person for row, person in zip(rows, drawn, strict=True) if row in on_sheet]
+
+
+def _write_sheet(shown: Sequence[pictures.PersonViews], out: Path) -> None:
     if shown:
         pictures.write_picture(pictures.views_sheet(shown), out / "grid.png")
 

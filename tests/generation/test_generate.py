@@ -19,6 +19,7 @@ from jgcl_ray.config import load_config
 from jgcl_ray.data.transforms import denormalise_images, normalise_images, normalise_meshes
 from jgcl_ray.errors import UserError
 from jgcl_ray.generate import main
+from jgcl_ray.generation import pictures as module
 from jgcl_ray.generation.people import open_people
 from jgcl_ray.generation.request import spread
 from jgcl_ray.generation.scores import inception_features, read_true_views, score_views
@@ -141,6 +142,24 @@ def test_views_along_the_surface_are_refined_drafts(walkers: Path, tmp_path: Pat
     assert 0.5 < changed < 60, changed
 
 
+def test_ray_workers_draw_the_same_pictures(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of two photos, on two workers and in this process: the same files and the same sheet."""
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setattr(module, "BATCH", 2)
+    given = ("--surface", "--images", walkers / "query", "--views", 4)
+    small = ("data.height=80", "data.width=40", "meshes.source=upright")
+    call(*given, "--out", tmp_path / "here", "--workers", 0, *small)
+    call(*given, "--out", tmp_path / "ray", "--workers", 2, *small)
+    here, ray = (
+        {path.relative_to(tmp_path / place): path for path in (tmp_path / place).rglob("*.png")}
+        for place in ("here", "ray")
+    )
+    assert here.keys() == ray.keys() and len(here) == 5 * 4 + 1  # and the sheet
+    for name, path in here.items():
+        difference = opened(path).astype(int) - opened(ray[name])
+        assert abs(difference).max() <= 1, name  # workers may have other numbers of threads
+
+
 def test_the_surface_needs_bodies_a_fitting_size_and_no_score(
     walkers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +179,9 @@ def test_the_surface_needs_bodies_a_fitting_size_and_no_score(
     with pytest.raises(SystemExit):
         call("--checkpoint", tmp_path, "--images", walkers / "query", "--out", tmp_path, "--drafts")
     assert "--drafts and --views-from are for --surface" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        call("--checkpoint", "run", "--images", "photos", "--out", "views", "--workers", 2)
+    assert "--workers is for --surface" in capsys.readouterr().err
 
 
 def test_files_drawn_here_serve_as_projections_layout(run: Path, walkers: Path, tmp_path: Path) -> None:
