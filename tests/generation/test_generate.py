@@ -142,6 +142,7 @@ def test_views_along_the_surface_are_refined_drafts(walkers: Path, tmp_path: Pat
     assert 0.5 < changed < 60, changed
 
 
+@pytest.mark.slow
 def test_ray_workers_draw_the_same_pictures(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of two photos, on two workers and in this process: the same files and the same sheet."""
     monkeypatch.setenv("RAY_ADDRESS", "local")
