@@ -27,10 +27,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from jgcl_ray.arguments import Parser, positive, whole
 from jgcl_ray.config import Config, load_config
 from jgcl_ray.data.datasets import Split, open_dataset
 from jgcl_ray.data.loaders import ExtractionLoader, open_images, warm_up_loader
 from jgcl_ray.data.samplers import Shard, identity_batches, share
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.evaluation.evaluator import evaluate
 from jgcl_ray.losses.cluster_contrast import cluster_contrast
 from jgcl_ray.memories.centroids import CentroidMemory
@@ -43,14 +45,14 @@ SIZES = {"96x48": (96, 48, 64), "256x128": (256, 128, 16)}  # height, width, ima
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("speed", "training"))
     parser.add_argument("--backbones", default=BACKBONES)
     parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=4)
+    parser.add_argument("--steps", type=whole(1), default=3)
+    parser.add_argument("--minutes", type=positive, default=4)
     parser.add_argument("--root", type=Path, help="a labelled data set in Market-1501's folders, to score on")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=whole(0), default=1)
     parser.add_argument("--here", action="store_true", help="measure in this process")
     arguments = parser.parse_args()
     names = arguments.backbones.split(",")
@@ -183,4 +185,5 @@ def warm_up(encoder: IdentityEncoder, source: Split, config: Config, seconds: fl
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

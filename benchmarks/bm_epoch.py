@@ -24,6 +24,9 @@ from statistics import median
 
 import psutil
 
+from jgcl_ray.arguments import Parser, whole
+from jgcl_ray.errors import exit_on_user_error
+
 KINDS = {
     "local": ["run.local=true", "scaling.threads_per_worker=1"],
     "ray, 1 worker": ["scaling.num_workers=1", "scaling.threads_per_worker=1"],
@@ -37,9 +40,9 @@ SHORT = [
 
 def main() -> None:
     """Run, collect, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="gcl")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=whole(1), default=3)
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_intermixed_args()
 
@@ -116,4 +119,5 @@ def seconds_of(records: list[dict[str, float]]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

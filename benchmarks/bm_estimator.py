@@ -26,8 +26,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from jgcl_ray.arguments import Parser, whole
 from jgcl_ray.config import WalkersConfig
 from jgcl_ray.data.walkers import ensure_rendered
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.estimator_training.truth import read_truth
 from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.body_parameters import BodyParameters, read_body_parameters, write_body_parameters
@@ -119,12 +121,12 @@ def work(job: tuple[Path, list[str], Path | None]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=["tiny", "demo", "full"], default="demo")  # projections of every photo
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=whole(0), default=1)
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--images", type=int, default=1000, help="for the speed")
+    parser.add_argument("--processes", type=whole(1), default=2)
+    parser.add_argument("--images", type=whole(1), default=1000, help="for the speed")
     given = parser.parse_args()
     root = ensure_rendered(WalkersConfig(preset=given.preset, seed=given.seed))
     truth = read_truth(root, anny_body())
@@ -169,4 +171,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -20,6 +20,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from jgcl_ray.arguments import Parser, whole
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.footage.job import Job, work
 from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source
@@ -97,11 +99,11 @@ def measure(source: Source, folder: Path, seconds: int, people: int, views: bool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--people", type=int, default=20)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=whole(1), default=60)
+    parser.add_argument("--people", type=whole(1), default=20)
     parser.add_argument(
-        "--views", type=int, nargs="+", default=[1, 0], help="with (1) and without (0) the sides seen"
+        "--views", type=whole(1), nargs="+", default=[1, 0], help="with (1) and without (0) the sides seen"
     )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -112,4 +114,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -22,9 +22,11 @@ import numpy as np
 import torch
 from sklearn.metrics import adjusted_rand_score
 
+from jgcl_ray.arguments import Parser, whole
 from jgcl_ray.config import DataConfig, PseudoLabelsConfig, WalkersConfig
 from jgcl_ray.data.datasets import Split, open_dataset
 from jgcl_ray.encoder import Encoder
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
 
 EPS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
@@ -69,14 +71,14 @@ def measure(features: np.ndarray, train: Split, setting: dict[str, Any]) -> dict
 
 def main() -> None:
     """Encode, label, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--checkpoint", type=Path, required=True, help="a run folder, a checkpoint or encoder weights"
     )
     parser.add_argument("--set", default="medium", choices=["tiny", "demo", "medium", "full"], help="walkers' preset")
-    parser.add_argument("--seed", type=int, default=1, help="of the walkers (1: to choose by; 11: to report)")
+    parser.add_argument("--seed", type=whole(0), default=1, help="of the walkers (1: to choose by; 11: to report)")
     parser.add_argument("--settings", type=Path, help="JSON lines of `pseudo_labels` fields instead of the grid")
-    parser.add_argument("--top", type=int, default=10, help="print as many; 0: all")
+    parser.add_argument("--top", type=whole(1), default=10, help="print as many; 0: all")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     train = open_dataset(DataConfig(name="walkers"), WalkersConfig(preset=arguments.set, seed=arguments.seed)).train
@@ -95,4 +97,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

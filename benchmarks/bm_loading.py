@@ -25,11 +25,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from jgcl_ray.arguments import Parser, whole
 from jgcl_ray.config import DataConfig
 from jgcl_ray.data.datasets import Split, open_dataset
 from jgcl_ray.data.image_check import find_broken
 from jgcl_ray.data.loaders import ExtractionLoader, open_images, paired_loader, warm_up_loader
 from jgcl_ray.data.samplers import Shard, identity_batches, share, shuffled_batches
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.meshes.projection_folders import VIEWS, FolderProjections, view_folder
 
 HEIGHT, WIDTH = 256, 128
@@ -114,10 +116,10 @@ def epochs(case: str, split: Split, root: Path, data: DataConfig) -> Callable[[i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--processes", type=int, nargs="+", default=[0, 2])
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=whole(1), default=1024)
+    parser.add_argument("--repeats", type=whole(1), default=5)
+    parser.add_argument("--processes", type=whole(1), nargs="+", default=[0, 2])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -134,4 +136,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from jgcl_ray.arguments import Parser, whole
 from jgcl_ray.config import MemoryBankConfig
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.losses.view_contrast import view_contrast
 from jgcl_ray.memories.instances import MemoryBank
 
@@ -116,12 +118,12 @@ def measure(implementation: str, rows: int, arguments: argparse.Namespace) -> No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[12936, 32621])
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--negatives", type=int, default=8192)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=whole(1), nargs="+", default=[12936, 32621])
+    parser.add_argument("--width", type=whole(1), default=512)
+    parser.add_argument("--negatives", type=whole(1), default=8192)
+    parser.add_argument("--batch", type=whole(1), default=16)
+    parser.add_argument("--repeats", type=whole(1), default=20)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     for rows in arguments.rows:
@@ -135,4 +137,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from jgcl_ray.arguments import Parser, whole
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.meshes.body_models import AnnyBody, anny_body
 from jgcl_ray.meshes.body_parameters import read_body_parameters
 from jgcl_ray.meshes.cameras import Mesh
@@ -91,11 +93,11 @@ def report(name: str, size: tuple[int, int], persons: int, figures: dict[str, An
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--persons", type=int, default=40)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--persons", type=whole(1), default=40)
     parser.add_argument("--size", default="256x128")
     parser.add_argument(
-        "--pytorch3d-persons", type=int, default=1, help="on a CPU, where a person takes half a minute"
+        "--pytorch3d-persons", type=whole(0), default=1, help="on a CPU, where a person takes half a minute"
     )
     given = parser.parse_args()
     height, width = (int(length) for length in given.size.split("x"))
@@ -168,4 +170,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -26,7 +26,9 @@ import numpy as np
 from sklearn.cluster import DBSCAN
 from sklearn.metrics import adjusted_rand_score
 
+from jgcl_ray.arguments import Parser, whole
 from jgcl_ray.config import PseudoLabelsConfig
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.pseudo_labels._rows import available_threads
 from jgcl_ray.pseudo_labels.clustering import METHODS
 from jgcl_ray.pseudo_labels.distances import encode
@@ -198,13 +200,13 @@ def plot(target: Path, sources: list[Path]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["3000x2048", "12936x2048", "32621x2048"])
     parser.add_argument("--neighbours", default="exact", choices=["exact", "hnsw", "ivf"])
     parser.add_argument(
         "--dense", action="store_true", help="run the dense way at the same sizes, and compare labels"
     )
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=whole(1), default=3)
     parser.add_argument("--plot", type=Path, help="draw the records of these files instead")
     parser.add_argument("results", nargs="*", type=Path)
     arguments = parser.parse_args()
@@ -222,4 +224,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

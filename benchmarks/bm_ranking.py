@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from jgcl_ray.arguments import Parser, whole
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.evaluation.bootstrap import mean_interval
 from jgcl_ray.evaluation.ranking import Labels, rank, rank_by
 from jgcl_ray.evaluation.reranking import rerank
@@ -122,10 +124,10 @@ def memory(entry: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["3368x15913x512", "11659x82161x512"], metavar="QxMxD")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=["rank"])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=whole(1), default=3)
     arguments = parser.parse_args()
     processes = get_context("spawn")
     for size in arguments.sizes:
@@ -140,4 +142,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -32,6 +32,8 @@ from typing import Any, get_args
 
 import numpy as np
 
+from jgcl_ray.arguments import Parser, positive, whole
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from jgcl_ray.evaluation.ranking import RankingProtocol
 from jgcl_ray.models.shipped import SHIPPED
@@ -286,24 +288,26 @@ def words(interval: Interval, sign: str = "") -> str:
 
 def main() -> None:
     """Parse, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", default="medium", help="preset of the walkers, or the folder of a data set (medium)")
     parser.add_argument("--data", default="market1501", help="what lies in that folder, as data.name (market1501)")
     parser.add_argument(
         "--protocol", choices=get_args(RankingProtocol), help="of the scores; by default the set's own"
     )
     parser.add_argument("--start", help="an encoder's file, or `rendered` (a warm-up on labelled walkers)")
-    parser.add_argument("--set-seed", type=int, default=REPORTED_ON, help="seed of the walkers that counts (11)")
+    parser.add_argument("--set-seed", type=whole(0), default=REPORTED_ON, help="seed of the walkers that counts (11)")
     parser.add_argument("--recipes", type=lambda text: text.split(","), default=list(RECIPES), help="A,B (all)")
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2, 3])
     parser.add_argument(
         "--rates", type=lambda text: [float(part) for part in text.split(",")], help="instead of each recipe's"
     )
-    parser.add_argument("--images", type=int, default=12_800, help="through the encoder's backward pass, each run")
-    parser.add_argument("--minutes", type=float, help="of training, each run, instead of --images")
-    parser.add_argument("--evaluate-every", type=int, default=2, help="epochs of 1,280 images (2)")
-    parser.add_argument("--generator-epochs", type=int, default=6, help="of the stage before `gcl` (6)")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--images", type=whole(1), default=12_800, help="through the encoder's backward pass, each run"
+    )
+    parser.add_argument("--minutes", type=positive, help="of training, each run, instead of --images")
+    parser.add_argument("--evaluate-every", type=whole(0), default=2, help="epochs of 1,280 images (2)")
+    parser.add_argument("--generator-epochs", type=whole(0), default=6, help="of the stage before `gcl` (6)")
+    parser.add_argument("--threads", type=whole(0), default=1)
     parser.add_argument("--dtype", default="float32", help="precision.dtype (float32)")
     parser.add_argument("--keep", action="store_true", help="keep the checkpoint of every epoch")
     parser.add_argument("--quick", action="store_true", help="demo, one seed, few images: does it work?")
@@ -325,4 +329,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

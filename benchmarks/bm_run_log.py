@@ -8,7 +8,6 @@ each record; `plots`: seconds of the two plots of an epoch.
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import statistics
@@ -16,7 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from jgcl_ray.arguments import Parser, whole
 from jgcl_ray.config import load_config
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.mlflow_mirror import Mirror, tracking_uri
 from jgcl_ray.run_log import RunLog, prepare_tracking, read_records
 from jgcl_ray.training.pictures import label_quality_plot, loss_curves
@@ -26,10 +27,10 @@ TERMS = ("image_reconstruction", "adversarial_novel", "discriminator_cycle", "co
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--numbers", type=int, default=25, help="in a record")
-    parser.add_argument("--records", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = Parser(description=__doc__)
+    parser.add_argument("--numbers", type=whole(1), default=25, help="in a record")
+    parser.add_argument("--records", type=whole(1), default=1000)
+    parser.add_argument("--repeats", type=whole(1), default=3)
     options = parser.parse_args()
     names = [f"{TERMS[i % len(TERMS)]}_{i}" for i in range(options.numbers)]
     with tempfile.TemporaryDirectory() as folder:
@@ -67,4 +68,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

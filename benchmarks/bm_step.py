@@ -23,8 +23,10 @@ from typing import Any
 
 import torch
 
+from jgcl_ray.arguments import Parser, whole
 from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import Config, load_config
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.losses.joint import Terms, weighted_sum
 from jgcl_ray.losses.reconstruction import feature_loss, image_loss
 from jgcl_ray.memories.instances import MemoryBank
@@ -52,11 +54,11 @@ Step = Callable[[Networks, Optimisers, MemoryBank, PairedBatch, Config, int], ob
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--height", type=int, default=256)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=3)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=whole(1), default=16)
+    parser.add_argument("--height", type=whole(1), default=256)
+    parser.add_argument("--width", type=whole(1), default=128)
+    parser.add_argument("--steps", type=whole(1), default=3)
     parser.add_argument("--baseline", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--only", choices=[*VARIANTS, *BASELINE], help="measure this one, in this process")
@@ -233,4 +235,5 @@ def plain_step(
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 from bm_pseudo_labels import memory
 
+from jgcl_ray.arguments import Parser, whole
 from jgcl_ray.batches import Tracks
 from jgcl_ray.config import PseudoLabelsConfig
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.pseudo_labels._rows import available_threads
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
 
@@ -69,10 +71,10 @@ def measure(tracklets: int, crops: int, width: int) -> None:
 
 def main() -> None:
     """Both cases."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tracklets", type=int, default=100_000)
-    parser.add_argument("--crops", type=int, default=10, help="of each")
-    parser.add_argument("--width", type=int, default=64)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tracklets", type=whole(1), default=100_000)
+    parser.add_argument("--crops", type=whole(1), default=10, help="of each")
+    parser.add_argument("--width", type=whole(1), default=64)
     given = parser.parse_args()
     for crops in (1, given.crops):
         process = get_context("spawn").Process(target=measure, args=(given.tracklets, crops, given.width))
@@ -83,4 +85,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

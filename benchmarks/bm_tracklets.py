@@ -18,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jgcl_ray.arguments import Parser, whole
 from jgcl_ray.data.walkers.rendering import REPORTED_SEED, WalkersSize, render
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.evaluation.bootstrap import mean_interval, paired_difference
 
 TUNED_ON = 1  # seed of the walkers
@@ -85,10 +87,10 @@ def _show(line: dict[str, object], scores: np.ndarray, people: np.ndarray) -> No
 
 def main() -> None:
     """Parse, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2, 3])
-    parser.add_argument("--epochs", type=int, default=6, help="of 16 batches of 64 images (6)")
-    parser.add_argument("--decay", type=int, default=4, help="the epoch after which the rate is a tenth (4)")
+    parser.add_argument("--epochs", type=whole(0), default=6, help="of 16 batches of 64 images (6)")
+    parser.add_argument("--decay", type=whole(1), default=4, help="the epoch after which the rate is a tenth (4)")
     parser.add_argument(
         "--rates", type=lambda text: [float(part) for part in text.split(",")], default=[1e-4, 3.5e-4]
     )
@@ -110,4 +112,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -22,12 +22,15 @@ from statistics import median
 
 import yaml
 
+from jgcl_ray.arguments import Parser, whole
+from jgcl_ray.errors import exit_on_user_error
+
 
 def main() -> None:
     """Run, collect, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="walkers_tiny")
-    parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--trials", type=whole(1), default=3)
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_intermixed_args()
 
@@ -41,17 +44,17 @@ def main() -> None:
         space.write_text(yaml.safe_dump({"trials": arguments.trials, "fields": fields}))
         # Workers and actor of more than half the cluster: one trial at a time.
         alone = ["scaling.cpus_per_worker=0.9", "pseudo_labels.num_cpus=0.5"]
-        whole = timed("jgcl_ray.tune", "--space", str(space), *settings, "run.name=sweep", *alone)
+        seconds = timed("jgcl_ray.tune", "--space", str(space), *settings, "run.name=sweep", *alone)
         trials = [json.loads(file.read_text()) for file in Path(root).glob("sweep-space/trials/*/trial.json")]
 
     assert all(trial["status"] == "finished" for trial in trials) and len(trials) == arguments.trials
-    each = whole / arguments.trials
+    each = seconds / arguments.trials
     result = {
         "benchmark": "tune",
         "config": arguments.config,
         "trials": arguments.trials,
         "seconds_run_alone": round(median(plain), 2),
-        "seconds_sweep": round(whole, 2),
+        "seconds_sweep": round(seconds, 2),
         "seconds_trial": round(median(trial["seconds"] for trial in trials), 2),
         "seconds_sweep_per_trial": round(each, 2),
         "overhead_per_trial": round(each - median(plain), 2),
@@ -68,4 +71,5 @@ def timed(module: str, *arguments: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

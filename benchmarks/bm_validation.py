@@ -25,6 +25,7 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
+from jgcl_ray.arguments import Parser
 from jgcl_ray.config import Config, load_config
 from jgcl_ray.data.datasets import Split, open_dataset
 from jgcl_ray.data.loaders import open_images
@@ -218,7 +219,7 @@ def correlations(lines: list[dict[str, Any]]) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", type=Path, help="folder to keep embeddings in")
     parser.add_argument("runs", nargs="*", type=Path, help="run folders with their checkpoints")
     parser.add_argument("--on", type=Path, help="data set to try them on, instead of their own")

@@ -30,11 +30,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from jgcl_ray.arguments import Parser, whole
 from jgcl_ray.batches import NOVEL_VIEWS, WarpedView
 from jgcl_ray.contact_sheet import Tile, contact_sheet
 from jgcl_ray.data.walkers.plan import Plan
 from jgcl_ray.data.walkers.rendering import PRESETS, take_photo
 from jgcl_ray.encoder import Encoder
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.generation.similarity import psnr, ssim
 from jgcl_ray.image_files import resize
 from jgcl_ray.meshes.body_models import anny_body
@@ -197,11 +199,11 @@ def time_a_view(people: People, generator: TexturedGenerator) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=sorted(PRESETS), default="demo")
-    parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--seed", type=whole(0), default=2)
     parser.add_argument("--split", choices=("train", "test"), default="train")
-    parser.add_argument("--photos", type=int, default=40)
+    parser.add_argument("--photos", type=whole(1), default=40)
     parser.add_argument("--size", default="96x48", help="of the pictures")
     parser.add_argument("--time-size", default="256x128", help="of the timed view")
     parser.add_argument("--encoder", type=Path, help="a run folder or checkpoint: also view_rank1")
@@ -249,4 +251,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from jgcl_ray.arguments import Parser, whole
 from jgcl_ray.config import DataConfig, EncoderConfig, WalkersConfig
 from jgcl_ray.data.datasets import ReidDataset, Split, open_dataset
 from jgcl_ray.data.loaders import ExtractionLoader, open_images, warm_up_loader
@@ -31,6 +32,7 @@ from jgcl_ray.data.samplers import Shard, identity_batches, share
 from jgcl_ray.data.walkers import PRESETS, WalkersSize, ensure_rendered
 from jgcl_ray.data.walkers.photos import Plan
 from jgcl_ray.data.walkers.rendering import take_photo
+from jgcl_ray.errors import exit_on_user_error
 from jgcl_ray.evaluation.ranking import RankingResult, rank
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.pseudo_labels.extract import extract_features
@@ -124,11 +126,11 @@ def train_with_labels(dataset: ReidDataset, epochs: int, seed: int) -> Callable[
 
 def main() -> None:
     """Score and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=sorted(PRESETS), default="demo")
     parser.add_argument("--root", type=Path, help="a rendered set; the preset's cache when not given")
-    parser.add_argument("--seed", type=int, default=1, help="of the set, and of the training")
-    parser.add_argument("--epochs", type=int, default=0, help="also train an encoder with labels this long")
+    parser.add_argument("--seed", type=whole(0), default=1, help="of the set, and of the training")
+    parser.add_argument("--epochs", type=whole(0), default=0, help="also train an encoder with labels this long")
     parser.add_argument("--in-memory", action="store_true", help="take the test photos only; the histogram alone")
     arguments = parser.parse_args()
     start = time.perf_counter()
@@ -175,4 +177,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

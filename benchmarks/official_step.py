@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from jgcl_ray.arguments import Parser
 from jgcl_ray.batches import PairedBatch
 from jgcl_ray.config import Config, load_config
 from jgcl_ray.errors import UserError, exit_on_user_error
@@ -47,7 +48,7 @@ Arrays = dict[str, torch.Tensor]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path)
     parser.add_argument("checkpoints", type=Path)
     parser.add_argument("output", type=Path)

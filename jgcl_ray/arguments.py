@@ -11,10 +11,12 @@ from typing import NoReturn
 from jgcl_ray.errors import in_one_line
 
 LARGEST_SEED = 2**32 - 1
+LARGEST_COUNT = 10**9
+MOST_WORKERS = 1_000  # processes and threads of one command
 LARGEST_SIDE = 4096  # of images, pixels
 
 
-EXIT_CODES = "exit codes: 0 done; 2 bad input, named in one line; 130 stopped by Ctrl-C"
+EXIT_CODES = "exit codes: 0 done; 2 bad input, named in one line; 130 stopped by Ctrl-C, 143 by SIGTERM"
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,20 +33,31 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+def whole(least: int, most: int = LARGEST_COUNT) -> Callable[[str], int]:
     """For argparse's `type`: a whole number between two limits, both included."""
-    limits = f"of {least} or more" if most is None else f"from {least} to {most}"
+    limits = f"from {least} to {most:,}"
 
     def parsed(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
             number = least - 1
-        if number < least or (most is not None and number > most):
+        if not least <= number <= most:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {limits}")
         return number
 
     return parsed
+
+
+def finite(text: str) -> float:
+    """For argparse's `type`: a number, neither NaN nor infinite."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return number
 
 
 def positive(text: str) -> float:

@@ -84,13 +84,15 @@ class RunConfig(Section):
     resume: AbsolutePath | Literal["auto", "never"] = Field(
         "auto",
         description="auto: go on from the run folder's newest readable checkpoint, if there is one; never: refuse a "
-        "folder that has any; a path: go on from that checkpoint.",
+        "folder that has any; a path: go on from that checkpoint, or from the newest of "
+        "that run folder.",
     )
     init_from: AbsolutePath | Literal["rendered"] | None = Field(
         None,
-        description="Checkpoint whose networks a new run starts with, counters and memory afresh; or the file "
-        "encoder.safetensors of one, for the encoder alone, or a file that encoder.weights_file takes; or rendered, "
-        "the encoder that comes with the package, made of rendered people (python -m jgcl_ray.pretrain).",
+        description="Checkpoint whose networks a new run starts with, counters and memory afresh, or a run folder "
+        "for its best; or the file encoder.safetensors of one, for the encoder alone, or a file that encoder."
+        "weights_file takes; or rendered, the encoder that comes with the package, made of rendered people (python "
+        "-m jgcl_ray.pretrain).",
     )
     log_every: int = Field(
         10,

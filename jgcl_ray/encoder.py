@@ -48,7 +48,8 @@ from jgcl_ray.models.weights import (
 )
 from jgcl_ray.places import at_home
 from jgcl_ray.progress import tracked
-from jgcl_ray.training.checkpoint import BEST, LATEST, MANIFEST, config_of, read_manifest
+from jgcl_ray.training.checkpoint import MANIFEST, checkpoints_in, config_of, read_manifest
+from jgcl_ray.wording import counted
 
 FOREIGN_SIZE = (256, 128)  # H, W of files that do not say: the usual ones of the field
 _READERS = min(8, os.cpu_count() or 1)
@@ -216,7 +217,7 @@ class Encoder:
             return read_rgb(encoded, self.height, self.width, self.resampling)
         except UnreadableImage as error:
             name = str(image) if isinstance(image, str | Path) else f"image {row}"
-            name += f" ({len(image)} bytes)" if isinstance(image, bytes) else ""
+            name += f" ({counted(len(image), 'byte')})" if isinstance(image, bytes) else ""
             raise UserError(f"{name}: cannot be read as an image ({error}); restore it or leave it out") from None
 
     def _batches(self, images: Sequence[ImageLike], batch_size: int) -> Iterator[list[np.ndarray]]:
@@ -246,20 +247,6 @@ def pick_device(device: str | torch.device) -> torch.device:
             f"device {device!r}: PyTorch sees {torch.cuda.device_count() or 'no'} GPU here; give cpu or auto"
         )
     return picked
-
-
-def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoint that a folder is, or those that a run's holds: its best, then its latest."""
-    if (folder / MANIFEST).is_file():
-        return [folder.resolve()]
-    for inner in (folder / "checkpoints", folder):
-        found = [(inner / link).resolve() for link in (BEST, LATEST) if (inner / link / MANIFEST).is_file()]
-        if found:
-            return found
-    raise UserError(
-        f"{folder}: no checkpoint here; give a run folder (with checkpoints/best or checkpoints/latest) or a "
-        f"checkpoint (a folder with {MANIFEST})"
-    )
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,14 @@ import os
 import select
 import signal
 import sys
+import threading
 import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 
 class UserError(Exception):
@@ -93,13 +96,53 @@ def _as_note(
     return _of_python(message, category, filename, lineno, line)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, to all that know how to end on Ctrl-C."""
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM ends what runs here as Ctrl-C does, with whatever is to be tidied up; a second signal ends it at once.
+
+    After a first one the handlers stay as they are: the process is about to end, and that may take a while, too.
+    A handler that somebody has set already stays.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual: dict[signal.Signals, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    ours = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
+    owner, heard = os.getpid(), False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        heard = True
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
+        if os.getpid() != owner:  # a process forked off: its parent tidies up
+            signal.raise_signal(number)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            if not heard and signal.getsignal(number) is stop:
+                signal.signal(number, usual[number])
+
+
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Turn a UserError into one line on standard error and exit code 2, and so a full or read-only disk and a file
     that may not be touched; every other error keeps its traceback.
 
-    Ctrl-C ends in one word and with exit code 130, as shells have it; a reader of standard output that has gone
-    (`| head`) in no word and with exit code 141.
+    Ctrl-C ends in one word and with exit code 130, as shells have it, SIGTERM with 143, a second signal at once; a
+    reader of standard output that has gone (`| head`) in no word and with exit code 141.
 
     Whatever a file is called, from here on its name can be printed. The package's own warnings are notes of a line.
     """
@@ -108,7 +151,8 @@ def exit_on_user_error() -> Iterator[None]:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_LEGIBLE)
     try:
-        yield
+        with _stopped_by_signals():
+            yield
         if sys.stdout is not None:
             sys.stdout.flush()
     except UserError as error:
@@ -127,6 +171,9 @@ def exit_on_user_error() -> Iterator[None]:
         place = "" if error.filename is None else f"{error.filename}: "
         print(f"error: {place}{error.strerror}; make room or fix that, or give another place", file=sys.stderr)
         raise SystemExit(2) from None
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None

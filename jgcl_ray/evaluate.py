@@ -42,7 +42,7 @@ def main() -> None:
         from jgcl_ray.atomic import write_json
         from jgcl_ray.data.datasets import open_dataset
         from jgcl_ray.data.image_check import check_images
-        from jgcl_ray.encoder import Encoder, checkpoints_in
+        from jgcl_ray.encoder import Encoder
         from jgcl_ray.evaluation.assessment import assess, labelled
         from jgcl_ray.evaluation.clusters import for_gallery
         from jgcl_ray.evaluation.comparison import check_comparable, compare
@@ -50,6 +50,7 @@ def main() -> None:
         from jgcl_ray.evaluation.report import PAGE, check_report, keep_with_run, write_report
         from jgcl_ray.models.shipped import SHIPPED
         from jgcl_ray.progress import plain_console
+        from jgcl_ray.training.checkpoint import checkpoints_in
 
         console = plain_console()
         if arguments.report is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from jgcl_ray.arguments import Parser, whole
+from jgcl_ray.arguments import MOST_WORKERS, Parser, whole
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.wording import counted
 
@@ -92,7 +92,7 @@ def _parser() -> Parser:
         help="with --surface: weights of `python -m jgcl_ray.pretrain generator` (the package's)",
     )
     parser.add_argument("--views", type=int, choices=(1, 2, 4, 8), default=8, help="how many, round the person (8)")
-    parser.add_argument("--first", type=_count, metavar="N", help="only the first N photos; 0 for none (all)")
+    parser.add_argument("--first", type=whole(0), metavar="N", help="only the first N photos; 0 for none (all)")
     parser.add_argument("--gif", action="store_true", help="turning people as animations, too")
     parser.add_argument(
         "--mix", nargs=2, metavar=("A", "B"), help="two of the photos: A's body in colours from A's to B's"
@@ -106,18 +106,12 @@ def _parser() -> Parser:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
     parser.add_argument(
         "--workers",
-        type=whole(0),
+        type=whole(0, MOST_WORKERS),
         metavar="N",
         help="with --surface, on CPUs: Ray workers; 0 for this process alone (one a CPU; up to 200 photos 0)",
     )
     parser.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jgcl_ray.arguments import LARGEST_SEED, Parser, positive, whole
+from jgcl_ray.arguments import LARGEST_SEED, MOST_WORKERS, Parser, positive, whole
 from jgcl_ray.errors import UserError, exit_on_user_error
 
 ENCODER = """\
@@ -118,10 +118,15 @@ def _where(parser: Parser) -> None:
     """The options of the machine."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
-        "--workers", type=whole(1), default=1, help="Ray workers, each on a GPU with --device cuda (1); with --steps"
+        "--workers",
+        type=whole(1, MOST_WORKERS),
+        default=1,
+        help="Ray workers, each on a GPU with --device cuda (1); with --steps",
     )
-    parser.add_argument("--drawers", type=whole(1), default=1, help="processes of each worker that draw (1)")
-    parser.add_argument("--threads", type=whole(1), help="of the CPU, to learn with (all cores)")
+    parser.add_argument(
+        "--drawers", type=whole(1, MOST_WORKERS), default=1, help="processes of each worker that draw (1)"
+    )
+    parser.add_argument("--threads", type=whole(1, MOST_WORKERS), help="of the CPU, to learn with (all cores)")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,7 +39,8 @@ def ray_cluster(**own: Any) -> Iterator[None]:
     given = os.environ.get("RAY_ADDRESS")
     address = _head_here() if given == "auto" else given or _running_head()
     if address in (None, "local"):
-        ray.init(address="local", **{"include_dashboard": True, **quiet, **own})
+        with _sigterm_kept():
+            ray.init(address="local", **{"include_dashboard": True, **quiet, **own})
     else:
         if given in (None, "", "auto"):  # the user's token, which ray.init takes by itself for "auto" alone
             maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
@@ -50,6 +53,17 @@ def ray_cluster(**own: Any) -> Iterator[None]:
         yield
     finally:
         shutdown()
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """ray.init sets a handler of its own, which ends the process with exit code 1 and tidies up nothing of ours."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def starts_own_cluster() -> bool:

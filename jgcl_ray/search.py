@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from jgcl_ray.arguments import LARGEST_SIDE, Parser, whole
+from jgcl_ray.arguments import LARGEST_SIDE, Parser, finite, whole
 from jgcl_ray.errors import UserError, exit_on_user_error, legible
 
 _EXAMPLES = """
@@ -115,9 +115,9 @@ def _parser() -> Parser:
         "--in-camera", nargs="+", default=[], metavar="NAME", help="answers from these cameras alone (CAMERA/TRACK)"
     )
     parser.add_argument(
-        "--since", type=float, metavar="SECONDS", help="answers from this time on, of tracks.csv (or frame numbers)"
+        "--since", type=finite, metavar="SECONDS", help="answers from this time on, of tracks.csv (or frame numbers)"
     )
-    parser.add_argument("--until", type=float, metavar="SECONDS", help="answers up to this time")
+    parser.add_argument("--until", type=finite, metavar="SECONDS", help="answers up to this time")
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out, with a warning, what is no readable image"
     )

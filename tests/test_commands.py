@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib
 import importlib.util
@@ -13,8 +14,10 @@ import pytest
 
 import jgcl_ray
 from jgcl_ray.__main__ import COMMANDS, main
+from jgcl_ray.arguments import finite, positive, whole
 
 PACKAGE = Path(jgcl_ray.__file__).parent
+BENCHMARKS = PACKAGE.parent / "benchmarks"
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -110,3 +113,30 @@ def test_the_console_script_is_this_function() -> None:
     module, _, function = project["scripts"]["jgcl"].partition(":")
     assert importlib.util.find_spec(module) is not None
     assert getattr(sys.modules[module], function) is main
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in BENCHMARKS.glob("bm_*.py")))
+def test_a_benchmarks_bad_argument_is_one_line_as_a_commands(script: str) -> None:
+    tree = ast.parse((BENCHMARKS / script).read_text())
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert "Parser" in called and "argparse.ArgumentParser" not in called
+    assert "exit_on_user_error" in called
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "NaN", "1e999", "two", ""])
+def test_what_is_no_finite_number_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a number"):
+        finite(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a number above 0"):
+        positive(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number from 1 to 1,000,000,000"):
+        whole(1)(text)
+
+
+def test_no_command_takes_a_number_as_python_does() -> None:
+    for file in [*PACKAGE.rglob("*.py"), *BENCHMARKS.glob("bm_*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("add_argument"):
+                types = [ast.unparse(word.value) for word in node.keywords if word.arg == "type"]
+                chosen = any(word.arg == "choices" for word in node.keywords)
+                assert chosen or "float" not in types, f"{file}: {ast.unparse(node)}"

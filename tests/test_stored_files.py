@@ -45,7 +45,7 @@ def test_a_damaged_checkpoint_is_named_by_all_who_read_it(tmp_path: Path, damage
     for read in (Encoder.load, ViewGenerator.load, lambda run: read_manifest(file.parent)):
         with pytest.raises(UserError, match=rf"{file}: damaged .*; restore it, or take another checkpoint"):
             read(run)
-    with pytest.raises(UserError, match=r"none of the 1 checkpoints can be read: .*; restore one, or remove"):
+    with pytest.raises(UserError, match=r"1 checkpoint, none can be read: .*; restore one, or remove"):
         Checkpoints(run / "checkpoints").newest()
 
 

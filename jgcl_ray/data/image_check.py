@@ -16,6 +16,7 @@ from jgcl_ray.data.datasets.image_tree import file_tree
 from jgcl_ray.data.datasets.reid_dataset import NO_DATA, ReidDataset, Split, is_image
 from jgcl_ray.errors import UserError
 from jgcl_ray.image_files import UnreadableImage, verify
+from jgcl_ray.wording import counted
 
 CHUNK = 64  # images a thread takes at a time
 NAMED_AT_MOST = 100  # in a message; the rest is counted
@@ -52,7 +53,7 @@ def check_images(dataset: ReidDataset, on_bad_image: Literal["error", "skip"]) -
     total = sum(len(dataset.splits[name]) for name in broken)
     named = ", ".join(f"{image.path} ({image.reason})" for image in everything[:NAMED_AT_MOST])
     more = f" and {len(everything) - NAMED_AT_MOST:,} more" if len(everything) > NAMED_AT_MOST else ""
-    message = f"{len(everything):,} of {total:,} images cannot be read: {named}{more}"
+    message = f"{len(everything):,} of {counted(total, 'image')} cannot be read: {named}{more}"
     if on_bad_image == "error":
         raise UserError(f"{message}; replace them, or leave them out by data.on_bad_image=skip")
     warnings.warn(f"{message}; they are left out", stacklevel=2)
@@ -91,7 +92,9 @@ def _broken_among(split: Split, rows: range) -> list[BrokenImage]:
 
 def _without(split: Split, broken: Sequence[BrokenImage], name: str) -> Split:
     if len(broken) == len(split):
-        raise UserError(f"{split.folder}: none of the {len(split):,} images of {name} can be read; restore them")
+        raise UserError(
+            f"{split.folder}: none of the {counted(len(split), 'image')} of {name} can be read; restore them"
+        )
     whole = np.ones(len(split), dtype=bool)
     whole[[image.row for image in broken]] = False
     return split.take(whole)

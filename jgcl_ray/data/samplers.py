@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from jgcl_ray.errors import UserError
+from jgcl_ray.wording import counted
 
 # First words of the seeds, so that no two uses draw the same numbers.
 SHUFFLE, IDENTITIES, AUGMENTATION, VIEW, VIEW_AUGMENTATION = range(5)
@@ -83,7 +84,8 @@ def identity_batches(
     labelled = np.flatnonzero(labels >= 0)
     if labelled.size == 0:
         raise UserError(
-            f"all {labels.size:,} rows are outliers, no identity to draw: loosen the clustering (a larger radius)"
+            f"{counted(labels.size, 'row')}, all outliers, no identity to draw: loosen the "
+            "clustering (a larger radius)"
         )
     random = np.random.default_rng((IDENTITIES, seed, epoch))
     by_label = labelled[np.argsort(labels[labelled], kind="stable")]

@@ -49,6 +49,7 @@ from jgcl_ray.evaluation.ranking import (
 )
 from jgcl_ray.evaluation.reranking import rerank
 from jgcl_ray.evaluation.viewpoints import BINS, read_yaws, viewpoint_precisions
+from jgcl_ray.wording import counted
 
 TOP = 50  # ranks of the CMC
 
@@ -159,7 +160,7 @@ class Assessment:
         """A line for each pair of cameras, for the terminal."""
         return [
             f"{self.camera_name(pair.query_camera)} -> {self.camera_name(pair.gallery_camera)}: mAP {pair.mAP:.4f} "
-            f"rank-1 {pair.rank1:.4f} ({pair.queries} queries, {pair.gallery} photos)"
+            f"rank-1 {pair.rank1:.4f} ({counted(pair.queries, 'query', 'queries')}, {counted(pair.gallery, 'photo')})"
             for pair in self.camera_pairs or ()
         ]
 

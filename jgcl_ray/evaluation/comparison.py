@@ -89,7 +89,8 @@ class Comparison:
         return [
             *lines,
             f"mAP {self.difference.mean:+.4f} {self.difference.words('+')} against {self.other.path} "
-            f"({self.other.mAP:.4f}; {self.queries:,} queries of {self.people:,} people in pairs{others})",
+            f"({self.other.mAP:.4f}; {counted(self.queries, 'query', 'queries')} of "
+            f"{counted(self.people, 'person', 'people')} in pairs{others})",
         ]
 
 
@@ -139,7 +140,8 @@ def check_comparable(other: ScoresFile, query: Split, gallery: int, protocol: st
         )
     if other.gallery != gallery:
         raise UserError(
-            f"--against {other.path}: a gallery of {other.gallery:,} photos, here it has {gallery:,}; give scores of "
+            f"--against {other.path}: a gallery of {counted(other.gallery, 'photo')}, here it has "
+            f"{gallery:,}; give scores of "
             "the same data set"
         )
 

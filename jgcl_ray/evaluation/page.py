@@ -19,6 +19,7 @@ from jgcl_ray.evaluation.plots import chance_cmc
 from jgcl_ray.evaluation.ranking import CameraPair
 from jgcl_ray.evaluation.tables import WORDS, comparison_tables, corrections_table, verdict, viewpoints_table
 from jgcl_ray.ownership import PAGE_MARK
+from jgcl_ray.wording import counted
 
 CLUSTERS_TITLE = "Clusters: what is taken for one person"
 
@@ -114,10 +115,10 @@ def render_page(
     cameras = len(np.union1d(found.labels.query_cameras, found.labels.gallery_cameras))
     set_words = (
         f"{found.result.queries:,} queries of {people:,} people against {len(found.gallery):,} gallery photos, "
-        f"{cameras} cameras; {found.dataset.root}"
+        f"{counted(cameras, 'camera')}; {found.dataset.root}"
     )
     skipped = len(found.query) - found.result.queries
-    set_words += f"; {skipped:,} queries without a match are left out" if skipped else ""
+    set_words += f"; without {counted(skipped, 'query', 'queries')} that have no match" if skipped else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -159,7 +160,7 @@ def find(found: Assessment, clustering: Clustering, comparison: Comparison | Non
     firsts = result.first_matches[result.first_matches > 0]
     right, lost = int((firsts == 1).sum()), int((firsts > 10).sum())
     guess = chance_cmc(found.labels, 1)[0]
-    first = f"{right:,} of {queries:,} queries ({right / queries:.0%}) have the right person first"
+    first = f"{right:,} of {counted(queries, 'query', 'queries')} ({right / queries:.0%}) have the right person first"
     if result.cmc[0] < 3 * guess:
         bad.append(
             f"{first}; a blind guess would reach {guess:.0%}: the encoder has hardly learnt to tell people apart."
@@ -236,7 +237,8 @@ def _tiles(found: Assessment) -> str:
         words = f"{name}<br>before re-ranking {100 * before[name]:.1f}" if before else name
         if name == "mAP" and found.interval.bounds is not None:
             low, high = (100 * bound for bound in found.interval.bounds)
-            words += f"<br>95&#8239;% interval {low:.1f} to {high:.1f}, over {found.people:,} people"
+            words += f"<br>95&#8239;% interval {low:.1f} to {high:.1f}, over "
+            words += f"{counted(found.people, 'person', 'people')}"
         bar = f'<div class="bar"><i style="width:{100 * value:.1f}%"></i></div>'
         tiles.append(f'<div class="tile"><b>{100 * value:.1f}&#8239;%</b>{bar}<span>{words}</span></div>')
     return f'<div class="tiles">{"".join(tiles)}</div>'
@@ -260,7 +262,7 @@ def _camera_table(pairs: Sequence[CameraPair], found: Assessment) -> str:
                 cells.append('<td class="none">–</td>')
                 continue
             hue = 8 + 130 * pair.mAP  # red to green
-            title = f"{pair.queries:,} queries, {pair.gallery:,} gallery photos"
+            title = f"{counted(pair.queries, 'query', 'queries')}, {pair.gallery:,} gallery photos"
             cells.append(
                 f'<td style="background:hsl({hue:.0f} 62% 83%)" title="{title}">{pair.mAP:.3f}'
                 f"<small>rank-1 {pair.rank1:.0%}</small></td>"
@@ -275,7 +277,7 @@ def _camera_table(pairs: Sequence[CameraPair], found: Assessment) -> str:
 
 def _clustering_words(clustering: Clustering) -> str:
     quality = clustering.quality
-    words = f"{quality.num_clusters} clusters, {quality.num_outliers:,} photos in none."
+    words = f"{counted(quality.num_clusters, 'cluster')}, {counted(quality.num_outliers, 'photo')} in none."
     if not np.isnan(quality.eps):
         words += f" Photos count as near up to a Jaccard distance of {quality.eps:.3f}."
     if quality.purity is not None:
@@ -304,5 +306,5 @@ def _reranking_words(found: Assessment) -> str:
 def _pair_words(pair: CameraPair, found: Assessment) -> str:
     return (
         f"{found.camera_name(pair.query_camera)} → {found.camera_name(pair.gallery_camera)}, mAP {pair.mAP:.3f} and "
-        f"rank-1 {pair.rank1:.0%} over {pair.queries:,} queries"
+        f"rank-1 {pair.rank1:.0%} over {counted(pair.queries, 'query', 'queries')}"
     )

@@ -8,6 +8,7 @@ from html import escape
 from jgcl_ray.evaluation.assessment import Assessment
 from jgcl_ray.evaluation.bootstrap import Interval
 from jgcl_ray.evaluation.comparison import Comparison, most_changed
+from jgcl_ray.wording import counted
 
 # Of the corrections, by their names in the JSON.
 WORDS = {
@@ -57,12 +58,13 @@ def comparison_tables(comparison: Comparison, found: Assessment) -> str:
     whose = f" ({comparison.other.checkpoint})" if comparison.other.checkpoint else ""
     words = (
         f"Against {comparison.other.path}{whose}, mAP {comparison.other.mAP:.3f}: "
-        f"{_value(difference.mean, difference, '+')} over the same {comparison.queries:,} queries of "
-        f"{comparison.people:,} people, in pairs. {verdict(difference)}"
+        f"{_value(difference.mean, difference, '+')} over the same "
+        f"{counted(comparison.queries, 'query', 'queries')} of "
+        f"{counted(comparison.people, 'person', 'people')}, in pairs. {verdict(difference)}"
     )
     unpaired = comparison.only_here + comparison.only_there
     if unpaired:
-        words += f" {unpaired:,} queries that only one of the two has are left out."
+        words += f" Without {counted(unpaired, 'query', 'queries')} that only one of the two has."
     parts = [f"<p>{escape(words)}</p>"]
     if comparison.by_viewpoint:
         rows = [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jgcl_ray.arguments import Parser, whole
+from jgcl_ray.arguments import MOST_WORKERS, Parser, whole
 from jgcl_ray.errors import UserError, exit_on_user_error
 
 _EXAMPLES = """
@@ -174,7 +174,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--workers",
-        type=whole(0),
+        type=whole(0, MOST_WORKERS),
         metavar="N",
         help="cameras at once over Ray; 0: one after the other, without Ray",
     )

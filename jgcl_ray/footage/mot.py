@@ -14,6 +14,7 @@ import numpy as np
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.rows import PERSON, Rows, make_rows, number_table, text_lines
 from jgcl_ray.stored_files import read_lines
+from jgcl_ray.wording import counted
 
 PEDESTRIAN = ("1",)  # of MOTChallenge's twelve classes; distractors, reflections and statues have others
 
@@ -28,7 +29,8 @@ def read_mot(path: Path) -> Rows:
     columns = table.shape[1]
     if columns < 6:
         raise UserError(
-            f"{path}, line {lines[0][0]}: {columns} columns; MOT text has frame, track, left, top, width, height "
+            f"{path}, line {lines[0][0]}: {counted(columns, 'column')}; MOT text has frame, track, "
+            "left, top, width, height "
             "and more, separated by commas or blanks"
         )
     _check_whole(path, table, where)

@@ -11,6 +11,7 @@ from typing import Any
 
 from jgcl_ray.errors import UserError
 from jgcl_ray.footage.rows import NO_TRACK, PERSON, SHARE, Rows, make_rows, text_lines
+from jgcl_ray.wording import counted
 
 FRAME = ("frame", "frame_number", "frame_index", "frame_id", "frame_idx", "frame_no", "frame_num", "framenumber")
 TRACK = ("tracker_id", "track_id", "track", "trackid", "object_id", "obj_id", "id", "identity")
@@ -44,7 +45,7 @@ def read_csv(path: Path, camera: str | None) -> Rows:
     records = []
     for record in reader:
         if None in record or None in record.values():  # DictReader marks a surplus and a want so
-            raise UserError(f"{path}, row {reader.line_num}: not {len(names)} columns, as the header has")
+            raise UserError(f"{path}, row {reader.line_num}: not {counted(len(names), 'column')}, as the header has")
         records.append({name: value.strip() for name, value in record.items()})
     return _rows(path, records, camera, "CSV")
 

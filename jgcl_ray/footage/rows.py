@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jgcl_ray.errors import UserError
+from jgcl_ray.wording import counted
 
 NO_TRACK = -1
 EXACT = 1e15  # as float64 all whole numbers below are different
@@ -143,7 +144,7 @@ def _bad_line(path: Path, lines: Sequence[tuple[int, str]], comma: bool) -> User
         found = len(line.split(",")) if comma else len(line.split())
         if found != columns:
             return UserError(
-                f"{path}, line {number}: {found} columns, and line {lines[0][0]} has {columns}: {line!r}"
+                f"{path}, line {number}: {counted(found, 'column')}, and line {lines[0][0]} has {columns}: {line!r}"
             )
         try:
             np.loadtxt([line], delimiter="," if comma else None, comments=None)

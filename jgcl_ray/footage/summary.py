@@ -105,7 +105,7 @@ def write_summary(out: Path, records: Sequence[CameraRecord]) -> list[str]:
         for name, one in found["by_camera"].items()
     ]
     if found["cameras"] > 1:
-        every = f"all {found['cameras']:,} cameras"
+        every = f"all {counted(found['cameras'], 'camera')}"
         lines.append(f"{every}: {counted(found['tracks'], 'track')}, {counted(found['crops'], 'crop')}")
     most = max(found["seconds_per_track"].values(), default=0)
     lines.append("tracks by length:")

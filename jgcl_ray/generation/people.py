@@ -29,6 +29,7 @@ from jgcl_ray.meshes.projection_folders import SplitName, png_names, view_folder
 from jgcl_ray.meshes.projections import ProjectionSource, open_projections
 from jgcl_ray.places import absolute, check_folder
 from jgcl_ray.progress import tracked
+from jgcl_ray.wording import counted
 
 SPLITS: tuple[SplitName, ...] = ("train", "test")
 
@@ -61,7 +62,7 @@ class People:
         inside = Path(name).absolute()
         wanted = inside.relative_to(self.folder).as_posix() if inside.is_relative_to(self.folder) else name
         if wanted not in self.names:
-            raise UserError(f"{name}: not among the {len(self.names):,} images of {self.folder}")
+            raise UserError(f"{name}: not among the {counted(len(self.names), 'image')} of {self.folder}")
         return self.names.index(wanted)
 
     def pixels(self, rows: Sequence[int]) -> np.ndarray:

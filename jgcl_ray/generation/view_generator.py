@@ -14,7 +14,7 @@ import torch
 
 from jgcl_ray.config import Config, override
 from jgcl_ray.data.transforms import denormalise_images
-from jgcl_ray.encoder import checkpoints_in, pick_device
+from jgcl_ray.encoder import pick_device
 from jgcl_ray.errors import UserError
 from jgcl_ray.models import official
 from jgcl_ray.models.encoder import IdentityEncoder
@@ -22,7 +22,7 @@ from jgcl_ray.models.generator import Generator, StructureEncoder, check_image_s
 from jgcl_ray.models.shipped import SHIPPED
 from jgcl_ray.models.weights import load_weights
 from jgcl_ray.places import absolute
-from jgcl_ray.training.checkpoint import Manifest, config_of, read_manifest
+from jgcl_ray.training.checkpoint import Manifest, checkpoints_in, config_of, read_manifest
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,6 +35,7 @@ from jgcl_ray.meshes.projection_folders import png_names
 from jgcl_ray.ownership import AUTHOR, is_body_parameters
 from jgcl_ray.places import check_file
 from jgcl_ray.stored_files import UNREADABLE, in_short
+from jgcl_ray.wording import counted
 
 LARGEST = 1e6  # of any number here: of pixels, image heights, betas; beyond there is no body and no picture
 SHAPE_KEYS = [kind.shape_key for kind in BODY_KINDS.values()]
@@ -69,7 +70,7 @@ class BodyParameters:
         rows = {name: row for row, name in enumerate(self.names)}
         if absent := [name for name in names if name not in rows]:
             raise UserError(
-                f"{source}: no parameters for {len(absent):,} of {len(names):,} images, first "
+                f"{source}: no parameters for {len(absent):,} of {counted(len(names), 'image')}, first "
                 f"{', '.join(absent[:3])}; its names must be paths relative to the image folder, and begin with "
                 f"{', '.join(self.names[:2])}"
             )

@@ -13,12 +13,13 @@ from typing import Protocol
 
 import numpy as np
 
-from jgcl_ray.arguments import Parser
+from jgcl_ray.arguments import MOST_WORKERS, Parser, whole
 from jgcl_ray.choices import RENDERERS
 from jgcl_ray.config import DataConfig, MeshesConfig
 from jgcl_ray.errors import UserError, exit_on_user_error
 from jgcl_ray.meshes.projection_folders import TRUTH, FolderProjections, SplitName
 from jgcl_ray.places import absolute
+from jgcl_ray.wording import counted
 
 
 class ProjectionSource(Protocol):
@@ -101,12 +102,6 @@ def _size_argument(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _worker_argument(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers, 0 or more")
-    return int(text)
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m jgcl_ray.meshes.projections",
@@ -120,7 +115,9 @@ def _parser() -> Parser:
     parser.add_argument("--size", type=_size_argument, default=(256, 128), metavar="HxW", help="default 256x128")
     parser.add_argument("--renderer", choices=("auto", *RENDERERS), default="auto")
     parser.add_argument(
-        "--workers", type=_worker_argument, help="processes on the Ray cluster; 0: this one alone; default: all CPUs"
+        "--workers",
+        type=whole(0, MOST_WORKERS),
+        help="processes on the Ray cluster; 0: this alone; default: all CPUs",
     )
     return parser
 
@@ -140,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here", file=sys.stderr)
             raise SystemExit(130) from None
-        print(f"{drawn} pictures drawn, {kept} kept: {given.out / given.split}")
+        print(f"{counted(drawn, 'picture')} drawn, {kept} kept: {given.out / given.split}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from jgcl_ray.ownership import is_pretrained, is_saved_by_torch
 from jgcl_ray.places import absolute, check_file
 from jgcl_ray.pretraining import encoder, generator
 from jgcl_ray.pretraining.recipe import EncoderRecipe, GeneratorRecipe, Recipe
+from jgcl_ray.wording import counted
 from jgcl_ray.writer_lock import only_writer
 
 LENGTH = ("figures", "minutes", "steps")
@@ -62,7 +63,7 @@ def encoder_recipe(given: argparse.Namespace) -> EncoderRecipe:
     if recipe.people > recipe.identities or recipe.people % (2 * given.workers):
         raise UserError(
             f"--people {recipe.people}: a batch takes them in pairs from {recipe.identities:,}, over "
-            f"{given.workers} workers; give a multiple of {2 * given.workers}, no greater than that"
+            f"{counted(given.workers, 'worker')}; give a multiple of {2 * given.workers}, no greater than that"
         )
     return recipe
 

@@ -237,7 +237,7 @@ def advice(found: PseudoLabels, config: PseudoLabelsConfig) -> str | None:
         )
     if found.dropped and found.num_clusters == 0:
         return (
-            f"all {found.dropped} clusters were dropped, each is of one camera (pseudo_labels.single_camera=drop, "
+            f"{counted(found.dropped, 'cluster')}, each of one camera and dropped (pseudo_labels.single_camera=drop, "
             f"min_camera_entropy={config.min_camera_entropy:g}); use pseudo_labels.single_camera=keep or weigh"
         )
     if count <= config.k1:
@@ -249,7 +249,8 @@ def advice(found: PseudoLabels, config: PseudoLabelsConfig) -> str | None:
         )
     if found.num_clusters == 0:
         return (
-            f"no cluster, all {num_rows} images are outliers; {looser}; or the features are still without structure"
+            f"no cluster, {counted(num_rows, 'image')} as outliers; {looser}; or the features are still without "
+            "structure"
         )
     if found.num_clusters == 1 or largest > 0.5:
         return f"{largest:.0%} of the images in one of {counted(found.num_clusters, 'cluster')}; {tighter}"

@@ -14,8 +14,9 @@ from jgcl_ray.contact_sheet import Tile, contact_sheet
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError, legible
 from jgcl_ray.image_files import UnreadableImage, read_image, write_picture
+from jgcl_ray.places import absolute
 from jgcl_ray.retrieval.index import GalleryIndex
-from jgcl_ray.retrieval.sightings import Filter, Sighting
+from jgcl_ray.retrieval.sightings import Filter, Sighting, sightings_of
 
 COLUMNS, TILE_WIDTH = 10, 140  # answers in a row of the sheet, pixels
 
@@ -142,20 +143,27 @@ def _of_some(
 def answer_sheet(answers: Sequence[Answer]) -> Image.Image:
     """A query in a blue frame at the left of its answers, each with rank, distance, camera and track, and file.
 
-    Where cameras are not known folders are named, if the answers come from more than one.
+    Where cameras are not known folders are named, if answers and queries come from more than one.
     """
-    several = len({Path(path).parent for one in answers for path in one.paths}) > 1
+    queries = [str(absolute(Path(one.query))) for one in answers]
+    places = {path: _place(one) for path, one in sightings_of(queries, ()).items()}
+    places |= {path: at for one in answers for path, at in zip(one.paths, one.places, strict=False)}
+    folders = {absolute(Path(path)).parent for one in answers for path in (one.query, *one.paths)}
+
+    def name(path: str) -> str:
+        at = places.get(path) or (Path(path).parent.name if len(folders) > 1 else "")
+        return f"{at}\n{Path(path).stem}" if at else Path(path).stem
+
     rows: list[list[Tile | None]] = []
-    for one in answers:
+    for query_path, one in zip(queries, answers, strict=True):
         captions = [f"{track}\n{_span_text(span)}" for track, span in zip(one.tracks, one.spans, strict=True)]
-        named = zip(one.paths, one.places or ("",) * len(one.paths), strict=True)
-        names = captions or [f"{at}\n{Path(path).stem}" if at else _name(path, several) for path, at in named]
+        names = captions or [name(path) for path in one.paths]
         tiles = [
-            Tile(_opened(path), f"{rank}   {distance:.3f}\n{name}")
-            for rank, (path, distance, name) in enumerate(zip(one.paths, one.distances, names, strict=True), start=1)
+            Tile(_opened(path), f"{rank}   {distance:.3f}\n{named}")
+            for rank, (path, distance, named) in enumerate(zip(one.paths, one.distances, names, strict=True), start=1)
         ]
         for start in range(0, len(tiles), COLUMNS):
-            query = None if start else Tile(_opened(one.query), f"query\n{_name(one.query, several)}", "royalblue")
+            query = None if start else Tile(_opened(one.query), f"query\n{name(query_path)}", "royalblue")
             rows.append([query, *tiles[start : start + COLUMNS]])
     return contact_sheet(rows, width=TILE_WIDTH)
 
@@ -167,10 +175,6 @@ def write_sheet(answers: Sequence[Answer], path: Path) -> None:
 
 def _span_text(span: tuple[float, float] | None) -> str:
     return "-" if span is None else f"{span[0]:g} to {span[1]:g}"
-
-
-def _name(path: str, with_folder: bool) -> str:
-    return f"{Path(path).parent.name}\n{Path(path).stem}" if with_folder else Path(path).stem
 
 
 def _opened(path: str) -> Image.Image:

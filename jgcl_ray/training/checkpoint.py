@@ -28,6 +28,7 @@ from jgcl_ray.models.networks import Networks
 from jgcl_ray.models.weights import load_weights, read_saved, save_weights
 from jgcl_ray.storage import RemoteFolder, by_age, is_checkpoint_name
 from jgcl_ray.stored_files import parse_json
+from jgcl_ray.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +186,8 @@ class Checkpoints:
             return checkpoint
         if reasons:
             raise UserError(
-                f"none of the {len(reasons)} checkpoints can be read: {'; '.join(reasons)}; restore one, or remove "
+                f"{counted(len(reasons), 'checkpoint')}, none can be read: {'; '.join(reasons)}; "
+                "restore one, or remove "
                 f"{self.folder} to begin anew"
             )
         return None
@@ -214,6 +216,28 @@ class Checkpoints:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(name)
         temporary.replace(self.folder / link)
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoint that a folder is, or those that a run's holds: its best, then its latest."""
+    if (folder / MANIFEST).is_file():
+        return [folder.resolve()]
+    for inner in (folder / "checkpoints", folder):
+        found = [(inner / link).resolve() for link in (BEST, LATEST) if (inner / link / MANIFEST).is_file()]
+        if found:
+            return found
+    raise UserError(
+        f"{folder}: no checkpoint here; give a run folder (with checkpoints/best or checkpoints/latest) or a "
+        f"checkpoint (a folder with {MANIFEST})"
+    )
+
+
+def newest_in(folder: Path) -> Path:
+    """The checkpoint that a folder is, or a run's newest; UserError where there is none that can be read."""
+    if (folder / MANIFEST).is_file():
+        return folder
+    found = Checkpoints(folder / "checkpoints", keep=1).newest()
+    return found or checkpoints_in(folder)[-1]
 
 
 def checkpoint_name(stage: str, position: Position) -> str:

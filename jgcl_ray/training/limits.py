@@ -13,6 +13,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.losses.joint import StepPlan
 from jgcl_ray.models.discriminator import Discriminator
 from jgcl_ray.models.encoder import IdentityEncoder
+from jgcl_ray.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def _check_groups(config: Config) -> None:
         for name, size in batch_sizes(config).items():
             if size // workers % group:
                 raise UserError(
-                    f"encoder.batch_norm_group={group} does not divide a worker's share of {size // workers} images "
+                    f"encoder.batch_norm_group={group} does not divide a worker's share of "
+                    f"{counted(size // workers, 'image')} "
                     f"({name} = {size}, {workers} workers): change one of the three"
                 )
 

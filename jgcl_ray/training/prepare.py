@@ -47,10 +47,11 @@ from jgcl_ray.pseudo_labels.clustering import pseudo_labels
 from jgcl_ray.run_log import read_records
 from jgcl_ray.storage import RemoteFolder
 from jgcl_ray.training.checkpoint import (
-    BEST,
     MANIFEST,
     Checkpoints,
+    checkpoints_in,
     load_networks,
+    newest_in,
     parse_manifest,
     read_listing,
     read_manifest,
@@ -60,6 +61,7 @@ from jgcl_ray.training.optim import build_optimisers
 from jgcl_ray.training.precision import prepare
 from jgcl_ray.training.session import Clusterer, Session, TrainingData
 from jgcl_ray.training.terminal import ProgressFile
+from jgcl_ray.wording import counted
 
 BODIES, UNSURE = "bodies.npz", "unsure.txt"  # of a run folder: estimated bodies, and images whose side is uncertain
 
@@ -113,7 +115,7 @@ class Plan:
     def newest_checkpoint(self) -> Path | None:
         """Where the run goes on from: its own newest, else the one of run.resume; None for a new run."""
         wanted = self.config.run.resume
-        return self.checkpoints.newest() or (wanted if isinstance(wanted, Path) else None)
+        return self.checkpoints.newest() or (newest_in(wanted) if isinstance(wanted, Path) else None)
 
 
 def check_places(config: Config, workers_here: bool) -> None:
@@ -186,7 +188,9 @@ def estimate_bodies(plan: Plan) -> None:
     )
     unsure = bodies.unsure(meshes.unsure_above)
     if meshes.skip_unsure and len(unsure) == len(train):
-        raise UserError(f"all {len(train):,} images are unsure: raise meshes.unsure_above, or set skip_unsure=false")
+        raise UserError(
+            f"{counted(len(train), 'image')}, none of them sure: raise meshes.unsure_above, or set skip_unsure=false"
+        )
     lines = (f"{bodies.names[row]}\t{bodies.deviation[row]:.0f}\n" for row in unsure)
     write_bytes(plan.folder / UNSURE, "".join(lines).encode("utf-8", "surrogateescape"))
 
@@ -205,7 +209,7 @@ def check_folder(plan: Plan) -> None:
     plan.checkpoints.check_links()
     file, wanted = plan.folder / "config.yaml", plan.config.run.resume
     if isinstance(wanted, Path):
-        read_manifest(wanted, verify=True)
+        read_manifest(newest_in(wanted), verify=True)
     if file.is_file():
         before = _config_before(file)
         _check_same(before.model_dump(mode="json"), plan.config, str(plan.folder))
@@ -282,7 +286,7 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
         torch.backends.cudnn.benchmark = False
     networks = build_networks(config)
     if config.run.init_from is not None:
-        _start_from(config.run.init_from, networks, config.encoder)
+        start_from(config.run.init_from, networks, config.encoder)
     if config.scaling.sync_batch_norm:
         synchronise_statistics(networks.encoder)
     for _, module in networks.named():
@@ -313,18 +317,20 @@ def _check_weights(config: Config) -> None:
         build_networks(config)
     if config.run.init_from is not None:
         random = config.encoder.model_copy(update={"weights": "random", "weights_file": None})  # fetches nothing
-        _start_from(config.run.init_from, build_networks(config.model_copy(update={"encoder": random})), random)
+        start_from(config.run.init_from, build_networks(config.model_copy(update={"encoder": random})), random)
 
 
-def _start_from(given: Path | str, networks: Networks, config: EncoderConfig) -> None:
+def start_from(given: Path | str, networks: Networks, config: EncoderConfig) -> None:
     """The weights of run.init_from."""
     path = shipped(given)
     if not path.is_file():
-        if not (path / MANIFEST).is_file():
-            inner = path / "checkpoints" / BEST
-            there = f"give {inner}" if (inner / MANIFEST).is_file() else "give a checkpoint, a file or rendered"
-            raise UserError(f"run.init_from={given}: {'no checkpoint' if path.is_dir() else 'not there'}; {there}")
-        load_networks(path, networks)
+        if not path.is_dir():
+            raise UserError(f"run.init_from={given}: not there; give a checkpoint, a run folder, a file or rendered")
+        try:
+            checkpoint = checkpoints_in(path)[0]
+        except UserError as error:
+            raise UserError(f"run.init_from={error}") from None
+        load_networks(checkpoint, networks)
     elif path.suffix == ".safetensors":
         load_encoder(networks.encoder, config, path, f"run.init_from={given}")
     else:

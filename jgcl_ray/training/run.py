@@ -289,7 +289,7 @@ def _resources(config: Config) -> bool:
     for kind, each, actor in needs:
         if workers * each + actor > there.get(kind, 0):
             raise UserError(
-                f"{workers} workers x {each:g} {kind}s (scaling) + {actor:g} of the clustering actor = "
+                f"{counted(workers, 'worker')} x {each:g} {kind} (scaling) + {actor:g} of the clustering actor = "
                 f"{workers * each + actor:g}, and the Ray cluster has {there.get(kind, 0):g}: lower "
                 f"scaling.num_workers, scaling.{kind.lower()}s_per_worker or pseudo_labels.num_{kind.lower()}s, or "
                 "give machines that are starting time by scaling.wait_seconds"

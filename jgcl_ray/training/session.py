@@ -28,6 +28,7 @@ from jgcl_ray.pseudo_labels.extract import CodeMoments, extract_features
 from jgcl_ray.pseudo_labels.quality import measure
 from jgcl_ray.training.optim import Optimisers
 from jgcl_ray.training.precision import autocast
+from jgcl_ray.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +187,7 @@ class Session:
         for labels in (self.labels, pending):
             if labels is not None and len(labels.labels) != len(self.data.images):
                 raise UserError(
-                    f"the checkpoint's labels are of {len(labels.labels):,} images, and "
+                    f"the checkpoint's labels are of {counted(len(labels.labels), 'image')}, and "
                     f"{self.data.dataset.train.folder} holds {len(self.data.images):,}: bring back the images as "
                     "they were, or start a new run from its weights alone by run.init_from and another run.name"
                 )

@@ -39,7 +39,7 @@ def describe(plan: Plan, devices: str) -> Mapping[str, str]:
     workers = config.scaling.num_workers if not config.run.local else 1
     sizes = list(batch_sizes(config).values())
     each = f", {' and '.join(f'{size / workers:g}' for size in sizes)} on each of {workers} workers"
-    said = f"{sizes[0]} images" + (f", in the warm-up {sizes[1]}" if len(sizes) > 1 else "")
+    said = counted(sizes[0], "image") + (f", in the warm-up {sizes[1]}" if len(sizes) > 1 else "")
     lines["batch"] = f"{said}{each if workers > 1 else ''}; {config.precision.dtype}"
     lines["devices"] = devices
     lines["best"] = selection(plan)

@@ -20,6 +20,7 @@ from jgcl_ray.config import Config, to_yaml
 from jgcl_ray.mlflow_mirror import ARTIFACTS
 from jgcl_ray.tuning.record import TrialRecord, best_of
 from jgcl_ray.tuning.space import Dimension, Space, configured
+from jgcl_ray.wording import counted
 
 FEWEST = 4  # trials with a score, below which nothing is said of importance
 BEST, TABLE = "best.yaml", "trials.csv"
@@ -93,7 +94,7 @@ def importance_plot(space: Space, metric: str, trials: Sequence[TrialRecord]) ->
     )
     axes.set_xlabel(f"fall of R² of {metric} when shuffled")
     few = "; so few say little" if len(trials) < 10 * len(ordered) else ""
-    axes.set_title(f"Importance, from {len(trials)} trials{few}", fontsize=10)
+    axes.set_title(f"Importance, from {counted(len(trials), 'trial')}{few}", fontsize=10)
     return _drawn(figure)
 
 

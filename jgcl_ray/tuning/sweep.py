@@ -176,9 +176,10 @@ def check_fit(config: Config, nodes: Sequence[Mapping[str, float]]) -> int:
     ):
         total, there = sum(bundle.get(kind, 0.0) for bundle in needed), sum(node.get(kind, 0.0) for node in nodes)
         if total > there + 1e-9:
-            said = f"{scaling.num_workers} workers x {each:g} {kind}s (scaling) + {actor:g} of the clustering actor"
+            said = f"{counted(scaling.num_workers, 'worker')} x {each:g} {kind} (scaling)"
+            said += f" + {actor:g} of the clustering actor"
             said += f" + {driver:g} of the trial's driver" if driver else ""
-            said = f"{scaling.cpus_per_worker:g} {kind}s (run.local)" if config.run.local else said
+            said = f"{scaling.cpus_per_worker:g} {kind} (run.local)" if config.run.local else said
             raise UserError(
                 f"a trial needs {said} = {total:g}, and the Ray cluster has {there:g}: no trial can ever start; "
                 f"lower scaling.num_workers, scaling.{kind.lower()}s_per_worker or pseudo_labels.num_{kind.lower()}s"

@@ -167,7 +167,7 @@ def test_a_long_list_is_cut_but_counted(tmp_path):
 def test_nothing_left(tmp_path):
     (tmp_path / "a.jpg").touch()
     dataset = open_dataset(DataConfig(name="folder", root=tmp_path))
-    with pytest.warns(UserWarning), pytest.raises(UserError, match="none of the 1 images of train can be read"):
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="none of the 1 image of train can be read"):
         check_images(dataset, "skip")
 
 

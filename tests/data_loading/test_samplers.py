@@ -61,7 +61,7 @@ def test_fewer_rows_than_a_batch_fill_one(rows):
 def test_no_rows():
     with pytest.raises(UserError, match="no image to train on"):
         shuffled_batches(np.array([], dtype=np.int64), 8, seed=1, epoch=0)
-    with pytest.raises(UserError, match="all 4 rows are outliers"):
+    with pytest.raises(UserError, match="4 rows, all outliers"):
         identity_batches(np.full(4, -1), 2, 2, seed=1, epoch=0)
 
 

@@ -110,7 +110,7 @@ class TestMars:
 
     def test_same_person_in_both(self, tmp_path):
         write_mars(tmp_path)
-        assert "1 identities are both" in refused("mars", touch(tmp_path, "bbox_test/0001/0001C1T0009F001.jpg"))
+        assert "1 identity both" in refused("mars", touch(tmp_path, "bbox_test/0001/0001C1T0009F001.jpg"))
 
 
 def single_shot(root: Path, shared: int = 4) -> Path:

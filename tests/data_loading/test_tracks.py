@@ -96,7 +96,7 @@ def test_names_without_numbers(tmp_path):
     [
         ("frame,when\n1,2\n", "no column file, time"),
         (TRACKS + row(NAMES[0], 1) + row(NAMES[1], 2).replace(",2,", ",soon,", 1), "tracks.csv:3"),
-        (TRACKS + row("door/0001/000001.jpg", 1), "none of its 1 rows"),
+        (TRACKS + row("door/0001/000001.jpg", 1), "none of its 1 row "),
         (TRACKS + row(NAMES[0], 1) + row(NAMES[1], 2) + row(NAMES[0], 3), f"tracks.csv:4: {NAMES[0]} again"),
         (TRACKS + row(NAMES[0], "inf"), "tracks.csv:2: inf is no time"),
         (TRACKS + row(NAMES[0], "1e400"), "tracks.csv:2: 1e400 is no time"),

@@ -214,7 +214,7 @@ def test_parameters_and_body_must_belong_together(tmp_path: Path, smpl_npz: Path
         open_projections(parameters_config(parameters, tmp_path / "absent.pkl"), data, NAMES, "train")
     with pytest.raises(UserError, match=r"meshes\.parameters is not set"):
         open_projections(MeshesConfig(source="parameters"), data, NAMES, "train")
-    with pytest.raises(UserError, match=r"no parameters for 1 of 1 images, first other\.jpg"):
+    with pytest.raises(UserError, match=r"no parameters for 1 of 1 image, first other\.jpg"):
         open_projections(parameters_config(parameters, smpl_npz), data, ["other.jpg"], "train")
     read_body_parameters.cache_clear()
     write_parameters(tmp_path, NAMES, betas=np.zeros((3, 12)))
@@ -303,7 +303,7 @@ def test_bad_command_lines_end_in_one_line(
         ([], {"smpl": tmp_path / "none.npz"}, "no SMPL file"),
         ([], {"out": tmp_path / "parameters.npz"}, "cannot write to"),
         (["--size", "256"], {}, "is not HEIGHTxWIDTH"),
-        (["--workers", "-1"], {}, "is not a number of workers"),
+        (["--workers", "-1"], {}, "is not a whole number from 0"),
     ]
     for extra, changes, message in cases:
         capsys.readouterr()

@@ -76,7 +76,7 @@ def test_unsure_images_are_left_out_of_stage_2(walkers: Path, tmp_path: Path) ->
         seen = {int(row) for epoch in range(4) for batch in stage.batches(epoch, 0) for row in batch.index}
         assert seen == rows
         assert ("left out" in describe(plan, "")["bodies"]) == skip
-    with pytest.raises(UserError, match=r"all 16 images are unsure: raise meshes\.unsure_above"):
+    with pytest.raises(UserError, match=r"16 images, none of them sure: raise meshes\.unsure_above"):
         opened(walkers, tmp_path / "none", "meshes.unsure_above=0.01", "meshes.skip_unsure=true")
 
 

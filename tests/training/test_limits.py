@@ -8,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_run import configured
 
 from jgcl_ray.batches import PseudoLabels
 from jgcl_ray.config import PseudoLabelsConfig, load_config
 from jgcl_ray.data.datasets import open_dataset
 from jgcl_ray.errors import UserError
+from jgcl_ray.models.networks import build_networks
 from jgcl_ray.pseudo_labels.clustering import advice, pseudo_labels
-from jgcl_ray.training.checkpoint import MANIFEST
-from jgcl_ray.training.prepare import plan_run
+from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved, checkpoint_name, newest_in
+from jgcl_ray.training.prepare import plan_run, start_from
 from jgcl_ray.training.step import NonFiniteLossError
 from jgcl_ray.training.summary import describe, memory
+from jgcl_ray.wording import counted
 
 WARM_UP = "run.stages=[warmup]"
 REFUSED = {
@@ -114,15 +117,29 @@ def test_a_size_that_suits_no_generator_is_refused_where_one_draws(walkers: Path
 
 
 def test_a_start_that_is_no_checkpoint(walkers: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"run.init_from={tmp_path}: no checkpoint; give a checkpoint, a file or"):
-        plan_run(configured(walkers, tmp_path, f"run.init_from={tmp_path}"))
-    best = tmp_path / "checkpoints" / "best"
-    best.mkdir(parents=True)
-    (best / MANIFEST).touch()
-    with pytest.raises(UserError, match=f"no checkpoint; give {best}$"):
+    with pytest.raises(UserError, match=f"run.init_from={tmp_path}: no checkpoint here; give a run folder"):
         plan_run(configured(walkers, tmp_path, f"run.init_from={tmp_path}"))
     with pytest.raises(UserError, match=r"run\.init_from=.*nowhere: not there; give"):
         plan_run(configured(walkers, tmp_path, f"run.init_from={tmp_path}/nowhere"))
+
+
+def test_a_run_folder_stands_for_its_best_checkpoint_as_a_start(walkers: Path, tmp_path: Path) -> None:
+    before = configured(walkers, tmp_path, "run.name=before")
+    networks = build_networks(before)
+    first = networks.encoder.state_dict()["backbone.conv1.weight"].clone()
+    checkpoints = Checkpoints(tmp_path / "before" / "checkpoints", keep=2)
+    for step in (1, 2):
+        position = Position(0, step, 0, step)
+        name = checkpoint_name("warmup", position)
+        checkpoints.save(name, networks, Saved(position, before.model_dump(mode="json"), {}, {}))
+        if step == 1:
+            checkpoints.mark_best(checkpoints.folder / name)
+        torch.nn.init.zeros_(networks.encoder.backbone.conv1.weight)
+    given = configured(walkers, tmp_path, f"run.init_from={tmp_path / 'before'}")
+    started = build_networks(given)
+    start_from(given.run.init_from, started, given.encoder)
+    assert torch.equal(started.encoder.state_dict()["backbone.conv1.weight"], first)
+    assert newest_in(tmp_path / "before").name == name  # to go on from; and so for run.resume
 
 
 def test_advice_is_of_what_is_the_matter() -> None:
@@ -132,7 +149,7 @@ def test_advice_is_of_what_is_the_matter() -> None:
     features = (people / np.linalg.norm(people, axis=1, keepdims=True)).astype(np.float32)
     found = pseudo_labels(features, config, np.repeat([1, 2], 8), threads=1)
     assert found.num_clusters == 0 and found.dropped >= 2
-    assert f"all {found.dropped} clusters were dropped, each is of one camera" in (advice(found, config) or "")
+    assert f"{counted(found.dropped, 'cluster')}, each of one camera and dropped" in (advice(found, config) or "")
     few = PseudoLabels(np.full(3, -1), 0.5, 0, 3)
     assert "3 images, and a cluster takes pseudo_labels.min_samples = 4" in (advice(few, PseudoLabelsConfig()) or "")
 

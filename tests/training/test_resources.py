@@ -52,7 +52,7 @@ def test_machines_are_asked_for_waited_for_and_let_go_again(
 
 def test_machines_that_do_not_come_are_told(monkeypatch: pytest.MonkeyPatch, asked: list[Any]) -> None:
     cluster_of(monkeypatch, {"CPU": 16, "GPU": 1})
-    with pytest.raises(UserError, match=r"2 workers x 7 CPUs .* = 22, and the Ray cluster has 16: .*wait_seconds"):
+    with pytest.raises(UserError, match=r"2 workers x 7 CPU .* = 22, and the Ray cluster has 16: .*wait_seconds"):
         run._check_resources(config(*GPUS, "scaling.wait_seconds=5"))
     assert asked[-1] == []
 

@@ -40,23 +40,23 @@ def test_as_many_as_the_cluster_holds(nodes: Sequence[dict[str, float]], overrid
         (
             LAPTOP,
             [],
-            r"1 workers x 1 CPUs \(scaling\) \+ 1 of the clustering actor \+ 0\.05 of the trial's driver = 2\.05, "
+            r"1 worker x 1 CPU \(scaling\) \+ 1 of the clustering actor \+ 0\.05 of the trial's driver = 2\.05, "
             "and the Ray cluster has 2: no trial can ever start",
         ),
         (
             LAPTOP,
             ["scaling.device=cuda", "pseudo_labels.num_cpus=0"],
-            r"1 workers x 1 GPUs.* = 1, and the Ray cluster has 0",
+            r"1 worker x 1 GPU.* = 1, and the Ray cluster has 0",
         ),
         (
             BOX,
             ["scaling.num_workers=5"],
-            r"5 workers x 1 GPUs \(scaling\) \+ 0 of the clustering actor = 5, .* has 4",
+            r"5 workers x 1 GPU \(scaling\) \+ 0 of the clustering actor = 5, .* has 4",
         ),
         (
             LAPTOP,
             ["run.local=true", "scaling.cpus_per_worker=3"],
-            r"3 CPUs \(run\.local\) = 3, and the Ray cluster has 2",
+            r"3 CPU \(run\.local\) = 3, and the Ray cluster has 2",
         ),
         (
             [{"CPU": 4.0}] * 3,

@@ -19,6 +19,7 @@ from jgcl_ray.data.datasets.reid_dataset import (
     Split,
     labelled_split,
 )
+from jgcl_ray.wording import counted
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Division:
 
     def summary(self, train: int, test: int) -> str:
         """What the division is, for logs."""
-        return f"{train:,} people train, {test:,} are searched for: order of SHA-256, split {self.number}"
+        people = counted(train, "person", "people")
+        return f"{people} to train on, {test:,} to search for: order of SHA-256, split {self.number}"
 
     def _place(self, person: int) -> bytes:
         return hashlib.sha256(f"{self.number}:{person}".encode()).digest()

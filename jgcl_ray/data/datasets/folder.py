@@ -24,6 +24,7 @@ from jgcl_ray.data.datasets.reid_dataset import (
 from jgcl_ray.data.datasets.track_times import times_of
 from jgcl_ray.data.datasets.unfinished import refuse_unfinished
 from jgcl_ray.errors import UserError
+from jgcl_ray.wording import counted
 
 
 def read_folder(data: DataConfig) -> ReidDataset:
@@ -45,7 +46,7 @@ def read_folder(data: DataConfig) -> ReidDataset:
     filled = {camera: paths for camera, paths in by_camera.items() if paths}
     if flat and filled:
         raise UserError(
-            f"{root}: {len(flat):,} images lie beside the camera folders, first {min(flat)}; move them into the "
+            f"{root}: {counted(len(flat), 'image')} beside the camera folders, first {min(flat)}; move them into the "
             "folder of their camera"
         )
     if not flat and not filled:

@@ -12,6 +12,7 @@ from jgcl_ray.data.datasets.division import Division, divided, thinned
 from jgcl_ray.data.datasets.image_tree import image_tree
 from jgcl_ray.data.datasets.reid_dataset import NO_TRACKLET, NamedImage, ReidDataset, existing_root, natural_order
 from jgcl_ray.errors import UserError
+from jgcl_ray.wording import counted
 
 FIELDS = ("identity", "camera", "tracklet")
 JUNK = "-1"  # identity of bad detections, as in Market-1501; they are left out
@@ -37,7 +38,7 @@ def read_labelled(data: DataConfig) -> ReidDataset:
     others = [path for path in paths if path not in matches]
     if not matches:
         raise UserError(
-            f"data.pattern={data.pattern!r}: none of the {len(paths):,} images below {root} matches, first "
+            f"data.pattern={data.pattern!r}: none of the {counted(len(paths), 'image')} below {root} matches, first "
             f"{paths[0]}; the pattern is of the whole path below data.root"
         )
     if others:

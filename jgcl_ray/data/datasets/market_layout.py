@@ -17,6 +17,7 @@ from jgcl_ray.data.datasets.reid_dataset import (
     locate,
 )
 from jgcl_ray.errors import UserError
+from jgcl_ray.wording import counted
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")  # train, query, gallery
 JUNK = -1  # a bad detection, left out of every split
@@ -70,7 +71,9 @@ class MarketLayout:
             if image.identity != JUNK
         ]
         if not images:
-            raise UserError(f"{folder}: all {len(names):,} images are junk (identity -1); unpack {self.title} again")
+            raise UserError(
+                f"{folder}: {counted(len(names), 'image')}, all junk (identity -1); unpack {self.title} again"
+            )
         return labelled_split(folder, images)
 
 

@@ -23,6 +23,7 @@ from jgcl_ray.data.datasets.reid_dataset import (
 )
 from jgcl_ray.errors import UserError
 from jgcl_ray.stored_files import read_lines
+from jgcl_ray.wording import counted
 
 TITLE = "MSMT17"
 PUBLISHED = Published(32_621, 11_659, 82_161, train_identities=1_041, test_identities=3_060, cameras=15)
@@ -91,7 +92,8 @@ def _read_lists(root: Path, version: Version) -> ReidDataset:
     repeated = {image.path for image in train} & {image.path for image in validation}
     if repeated:
         raise UserError(
-            f"{root / 'list_val.txt'}: {len(repeated):,} images are in list_train.txt too, first {min(repeated)}; "
+            f"{root / 'list_val.txt'}: {counted(len(repeated), 'image')} of it in list_train.txt too, "
+            f"first {min(repeated)}; "
             "take the lists from the authors' archive"
         )
     query = _read_list(root / "list_query.txt", test_folder, test_there, version)

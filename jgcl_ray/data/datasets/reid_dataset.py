@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from jgcl_ray.errors import UserError
+from jgcl_ray.wording import counted
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 UNKNOWN_CAMERA = -1
@@ -148,7 +149,7 @@ class Published:
 
 def warn_of_counts(name: str, root: Path, counts: Mapping[str, tuple[int, int]]) -> None:
     """Warn, once, about every count that was found and differs from the published one: what -> (found, published)."""
-    differing = [f"{n:,} {what} instead of {right:,}" for what, (n, right) in counts.items() if n != right]
+    differing = [f"{n:,} instead of {right:,} {what}" for what, (n, right) in counts.items() if n != right]
     if differing:
         warnings.warn(f"{root} is not {name} as published: {', '.join(differing)}", stacklevel=3)
 
@@ -269,7 +270,8 @@ def check_disjoint(dataset: ReidDataset) -> None:
     if shared.size:
         example = train.path(int(np.flatnonzero(train.identities == shared[0])[0]))
         raise UserError(
-            f"{dataset.root}: {shared.size:,} identities are both in train and in query or gallery, first "
+            f"{dataset.root}: {counted(shared.size, 'identity', 'identities')} both in train "
+            "and in query or gallery, first "
             f"{shared[0]} ({example}): take them out of one of the two, or renumber them"
         )
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from jgcl_ray.errors import UserError
+from jgcl_ray.wording import counted
 
 TRACKS = "tracks.csv"  # file,camera,track,frame,time,...: a row a crop
 SPANS = "spans.csv"  # camera,track,first,last,start,end,...: a row a track
@@ -33,7 +34,8 @@ def times_of(root: Path, paths: Sequence[str]) -> tuple[np.ndarray | None, np.nd
     times = np.array([seconds.get(path, np.nan) for path in paths])
     if np.isnan(times).all():
         raise UserError(
-            f"{root / TRACKS}: none of its {len(seconds):,} rows names an image below {root}, which are like "
+            f"{root / TRACKS}: none of its {counted(len(seconds), 'row')} names an image below "
+            f"{root}, which are like "
             f"{paths[0]}; give it beside the crops it came with, or move it away"
         )
     if not (root / SPANS).is_file():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from jgcl_ray.arguments import LARGEST_SEED, LARGEST_SIDE, Parser, whole
+from jgcl_ray.arguments import LARGEST_SEED, LARGEST_SIDE, MOST_WORKERS, Parser, whole
 from jgcl_ray.config import WalkersConfig
 from jgcl_ray.contact_sheet import check_sheet
 from jgcl_ray.data.walkers.plan import TRAIN_SHARE
@@ -54,7 +54,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seed", type=whole(0, LARGEST_SEED), default=1, help="another seed, other people and cameras (default: 1)"
     )
-    parser.add_argument("--workers", type=whole(1, 1_000), help="processes (default: one for each core)")
+    parser.add_argument("--workers", type=whole(1, MOST_WORKERS), help="processes (default: one for each core)")
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet (PNG) of the set")
     arguments = parser.parse_args(given)
     with exit_on_user_error():
