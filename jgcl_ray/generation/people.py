@@ -83,8 +83,8 @@ class People:
         return np.stack([self.projections.coordinates(row, view) for row in rows])
 
 
-def open_people(folder: Path, config: Config) -> People:
-    """All images below `folder`, with the projections that `config.meshes` names.
+def open_people(folder: Path, config: Config, most: int | None = None) -> People:
+    """All images below `folder`, or the first `most`, with the projections that `config.meshes` names.
 
     Walkers find theirs beside the folder; where only some of the photos have any, as in the test folders of the
     preset `medium`, only these are opened, with a warning. UserError where there are no images or no projections.
@@ -94,6 +94,7 @@ def open_people(folder: Path, config: Config) -> People:
     if meshes.source == "walkers" and meshes.root is None:
         meshes = meshes.model_copy(update={"root": folder.parent / "meshes"})
         names = _with_projections(folder, names, folder.parent / "meshes")
+    names = names[:most]
     if meshes.source == "estimated":
         meshes = _estimated(meshes, folder, names)
     first = names[0], png_names(names)[0]

@@ -61,7 +61,7 @@ def generate_views(request: Request) -> ViewScores | None:
         people, _ = _of_surface(request)
         out = _outside(request.out, people)
         with only_writer(out, "give another --out"):
-            _write_surface(request, len(people.names), views, out)
+            _write_surface(request, range(len(people.names) if request.first != 0 else 0), views, out)
         return None
     generator = ViewGenerator.load(request.checkpoint, request.device, request.overrides)
     people = open_people(request.images, generator.config)
@@ -87,7 +87,8 @@ def generate_views(request: Request) -> ViewScores | None:
 @lru_cache(maxsize=1)
 def _of_surface(request: Request) -> tuple[People, Refine | None]:
     """The people, and what refines their drafts; kept, as a worker is asked for many batches of one request."""
-    people = open_people(request.images, surface_config(request.overrides))
+    most = None if request.first is None else max(request.first, 1)
+    people = open_people(request.images, surface_config(request.overrides), most)
     check_bodies(people)
     if request.drafts:
         return people, None
@@ -95,13 +96,13 @@ def _of_surface(request: Request) -> tuple[People, Refine | None]:
     return people, partial(refined, load_views(request.views_from, pick_device(request.device)))
 
 
-def _write_surface(request: Request, photos: int, views: tuple[int, ...], out: Path) -> None:
+def _write_surface(request: Request, rows: range, views: tuple[int, ...], out: Path) -> None:
     """All batches, over the CPUs of a Ray cluster where they are many."""
-    count = photos if request.first is None else min(request.first, photos)
+    count = len(rows)
     on_gpu = not request.drafts and pick_device(request.device).type == "cuda"
     workers = 0 if on_gpu or (request.workers is None and count <= ALONE) else request.workers
     write = partial(_surface_batch, request, views, frozenset(spread(count, GRID)), out)
-    shown = map_over_cluster(write, range(count), chunk_size=pictures.BATCH, workers=workers, title="views")
+    shown = map_over_cluster(write, rows, chunk_size=pictures.BATCH, workers=workers, title="views")
     _write_sheet([person for batch in shown for person in batch], out)
 
 

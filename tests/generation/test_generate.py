@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from jgcl_ray.generation.request import spread
 from jgcl_ray.generation.scores import inception_features, read_true_views, score_views
 from jgcl_ray.generation.similarity import frechet_distance
 from jgcl_ray.generation.view_generator import ViewGenerator
+from jgcl_ray.meshes.estimator import BodyEstimator
 from jgcl_ray.meshes.projection_folders import VIEWS, view_folder
 from jgcl_ray.models.networks import build_networks
 from jgcl_ray.models.origin import halved
@@ -140,6 +142,23 @@ def test_views_along_the_surface_are_refined_drafts(walkers: Path, tmp_path: Pat
     assert np.array_equal(drafts, same)  # what has learnt nothing adds nothing
     changed = np.abs(views.astype(int) - drafts).mean()
     assert 0.5 < changed < 60, changed
+
+
+def test_of_the_first_photos_alone_bodies_are_estimated(
+    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimated: list[list[str]] = []
+
+    def estimate(self: BodyEstimator, folder: Path, names: Sequence[str], watch: object) -> None:
+        estimated.append(list(names))
+        raise UserError("enough")
+
+    monkeypatch.setattr(BodyEstimator, "estimate", estimate)
+    monkeypatch.setenv("JGCL_RAY_CACHE", str(tmp_path / "cache"))
+    for count in (2, 99, 0):
+        with pytest.raises(SystemExit):
+            call("--surface", "--images", walkers / "query", "--out", tmp_path / "out", "--first", count)
+    assert estimated == [NAMES[:2], NAMES, NAMES[:1]]
 
 
 @pytest.mark.slow
