@@ -43,6 +43,7 @@ def legible(name: str) -> str:
 _OF_PLACES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EFBIG),
     *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP),
+    *(errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EMFILE, errno.ENFILE),
 }
 
 _LEGIBLE = "jgcl_ray.legible"
@@ -126,11 +127,22 @@ def _stopped_by_signals() -> Iterator[None]:
             signal.raise_signal(number)
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
+    def again(lost: sys.UnraisableHookArgs) -> None:
+        """Where Python drops exceptions, as in __del__ and about a fork, the signal would be lost."""
+        if os.getpid() != owner or not issubclass(lost.exc_type, KeyboardInterrupt):
+            dropped(lost)
+            return
+        number = signal.SIGTERM if lost.exc_type is Terminated else signal.SIGINT
+        signal.signal(number, stop)
+        threading.Timer(0.05, os.kill, (owner, number)).start()
+
+    dropped, sys.unraisablehook = sys.unraisablehook, again
     for number in ours:
         signal.signal(number, stop)
     try:
         yield
     finally:
+        sys.unraisablehook = dropped
         for number in ours:
             if not heard and signal.getsignal(number) is stop:
                 signal.signal(number, usual[number])

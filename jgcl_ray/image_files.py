@@ -156,6 +156,8 @@ def _orientation(image: Image.Image) -> int:
 @contextmanager
 def _opened(path: Path | BinaryIO) -> Iterator[Image.Image]:
     try:
+        if isinstance(path, Path) and path.exists() and not path.is_file():  # to open a pipe may take for ever
+            raise UnreadableImage(f"a {'folder' if path.is_dir() else 'pipe or a device'}, not a file")
         with Image.open(path) as image:
             _refuse_deep(image)
             yield image

@@ -10,14 +10,16 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import services
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.services import find_gcs_addresses
 
-from jgcl_ray.errors import UserError
+from jgcl_ray.errors import Terminated, UserError
 
 TIMEOUT = 5.0  # seconds for a cluster's head to take a connection
 
@@ -39,14 +41,15 @@ def ray_cluster(**own: Any) -> Iterator[None]:
     given = os.environ.get("RAY_ADDRESS")
     address = _head_here() if given == "auto" else given or _running_head()
     if address in (None, "local"):
-        with _sigterm_kept():
+        with _sigterm_kept(), _apart():
             ray.init(address="local", **{"include_dashboard": True, **quiet, **own})
     else:
         if given in (None, "", "auto"):  # the user's token, which ray.init takes by itself for "auto" alone
             maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         check_address(address)
         try:
-            ray.init(address=address, **quiet)
+            with _sigterm_kept():
+                ray.init(address=address, **quiet)
         except ConnectionError:
             raise UserError(f"no Ray cluster answers at {address} (RAY_ADDRESS, or `ray start` here)") from None
     try:
@@ -61,9 +64,27 @@ def _sigterm_kept() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit:  # by that handler
+        raise Terminated from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Ray's daemons get a process group of their own: a signal to all processes of a command, as terminals, `timeout`
+    and batch systems send it, is for the command to hear, which needs them to save and to end in order.
+
+    They end with it all the same, by PR_SET_PDEATHSIG.
+    """
+    starts: Any = services
+    popen = starts.ConsolePopen
+    starts.ConsolePopen = partial(popen, process_group=0)
+    try:
+        yield
+    finally:
+        starts.ConsolePopen = popen
 
 
 def starts_own_cluster() -> bool:

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -220,3 +221,12 @@ def test_nobody_else_opens_images() -> None:
             ):
                 found += [file.name for name in node.names if name.name in {*openers, "open"}]
     assert found == ["image_files.py"]
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    for name, reason in (("pipe.jpg", "a pipe or a device, not a file"), ("folder.jpg", "a folder, not a file")):
+        for read in (read_image, verify, image_size, read_grey):
+            with pytest.raises(UnreadableImage, match=reason):
+                read(tmp_path / name)

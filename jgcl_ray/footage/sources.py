@@ -154,6 +154,8 @@ def _source(path: Path, entry: dict[str, Any]) -> Source:
     for name, value in entry.items():
         if value is None:
             continue
+        if isinstance(value, Mapping | list):
+            raise UserError(f"--sources {path}: {name}: {value!r} is more than one; a camera has one {name}")
         if name in ("video", "frames", "tracks", "sequence"):
             values[name] = path.absolute().parent / str(value)
         elif name in ("fps", "start"):

@@ -85,7 +85,7 @@ def add_images(
     """
     seen = sightings or {}
     rows = {os.path.normpath(path): row for row, path in enumerate(index.paths)}
-    stamps = {path: Path(path).stat().st_mtime_ns for path in paths}
+    stamps = {path: _stamp(path) for path in paths}
     wanted = [path for path in paths if path not in rows or index.stamps[rows[path]] != stamps[path]]
     if wanted:
         embeddings = encoder.embed(wanted, batch_size, progress)
@@ -139,6 +139,14 @@ def _images_at(place: Path) -> Iterator[str]:
         yield str(place)
     else:
         yield from (str(place / name) for name in image_tree(place))
+
+
+def _stamp(path: str) -> int:
+    """When a file was last changed, nanoseconds; -1 where it cannot be asked: whoever reads it will say why."""
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:
+        return -1
 
 
 def _decodes(path: str) -> bool:

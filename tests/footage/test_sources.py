@@ -24,3 +24,12 @@ def test_file_that_is_no_text(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"cameras\.yaml: not YAML in UTF-8"):
         read_sources(file)
+
+
+@pytest.mark.parametrize("value", ["[a.mp4, b.mp4]", "{first: a.mp4}"])
+@pytest.mark.parametrize("name", ["camera", "video", "tracks", "format", "fps"])
+def test_a_setting_is_one_value(name: str, value: str, tmp_path: Path) -> None:
+    file = tmp_path / "sources.yaml"
+    file.write_text(f"cameras:\n- {{{name}: {value}}}\n")
+    with pytest.raises(UserError, match=f"{name}: .* is more than one; a camera has one {name}"):
+        read_sources(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -227,6 +228,26 @@ def test_another_encoder_is_refused(
         message = refused(capsys, "--checkpoint", other, "--index", built, action, gallery / "a" / "1.png")
         assert "built with another encoder" in message
     assert built.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_an_image_that_is_no_file_is_named(
+    kind: str, run: Path, gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd, build = (
+        gallery / "a" / "odd.jpg",
+        ("--checkpoint", run, "--index", tmp_path / "odd.idx", "--gallery", gallery),
+    )
+    if kind == "link":
+        odd.symlink_to(tmp_path / "unmounted" / "odd.jpg")
+    else:
+        os.mkfifo(odd)
+    reason = (
+        "a link to .*unmounted/odd.jpg, which is not there" if kind == "link" else "a pipe or a device, not a file"
+    )
+    assert re.search(rf"odd.jpg: cannot be read as an image \({reason}\)", refused(capsys, *build))
+    call(*build, "--skip-unreadable")
+    assert "4 added" in capsys.readouterr().err
 
 
 def test_unreadable_images_stop_it_or_are_left_out(
