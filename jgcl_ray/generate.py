@@ -50,7 +50,9 @@ def main(arguments: list[str] | None = None) -> None:
         from jgcl_ray.generation.request import Request, generate_views
 
         scores = generate_views(Request(**given | {"overrides": tuple(given["overrides"])}))
-        print(f"views in {given['out']}")
+        sheets = {"grid.png": given["first"] != 0, "mix.png": given["mix"] is not None}
+        at = " and ".join(str(given["out"] / name) for name, written in sheets.items() if written)
+        print(f"views: in the folder {given['out']}" + (f"; look at {at}" if at else ""))
         if scores is not None:
             print(
                 f"{counted(scores.pictures, 'view')} of {counted(scores.images, 'photo')}; FID by {scores.features}"

@@ -155,12 +155,12 @@ def _parser() -> Parser:
     boxes.add_argument(
         "--classes", nargs="+", default=[], metavar="CLASS", help="classes by name or number as in the file (persons)"
     )
-    boxes.add_argument("--min-confidence", type=_share, default=0.0, help="where the file has confidences (0)")
-    boxes.add_argument("--min-visibility", type=_share, default=0.3, help="where the file has visibilities (0.3)")
-    boxes.add_argument("--min-boxes", type=whole(1), default=3, help="of a track, else it is left out (3)")
+    boxes.add_argument("--min-confidence", type=_share, default=0.0, metavar="SHARE", help="where the file has confidences (0)")
+    boxes.add_argument("--min-visibility", type=_share, default=0.3, metavar="SHARE", help="where the file has visibilities (0.3)")
+    boxes.add_argument("--min-boxes", type=whole(1), default=3, metavar="N", help="of a track, else it is left out (3)")
     boxes.add_argument("--min-height", type=whole(1), default=24, metavar="PIXELS", help="in the frame (24)")
-    boxes.add_argument("--max-overlap", type=_share, default=0.7, help="share that another box covers (0.7)")
-    boxes.add_argument("--min-inside", type=_share, default=0.6, help="share of a box within the frame (0.6)")
+    boxes.add_argument("--max-overlap", type=_share, default=0.7, metavar="SHARE", help="share that another box covers (0.7)")
+    boxes.add_argument("--min-inside", type=_share, default=0.6, metavar="SHARE", help="share of a box within the frame (0.6)")
     choice = parser.add_argument_group("which of them become crops")
     choice.add_argument("--per-track", type=whole(1), default=12, metavar="N", help="crops of a track at most (12)")
     choice.add_argument(

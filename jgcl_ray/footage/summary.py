@@ -107,9 +107,11 @@ def write_summary(out: Path, records: Sequence[CameraRecord]) -> list[str]:
     if found["cameras"] > 1:
         every = f"all {counted(found['cameras'], 'camera')}"
         lines.append(f"{every}: {counted(found['tracks'], 'track')}, {counted(found['crops'], 'crop')}")
-    most = max(found["seconds_per_track"].values(), default=0)
+    lengths = list(found["seconds_per_track"].items())
+    most = max(count for _, count in lengths)
+    there = [place for place, (_, count) in enumerate(lengths) if count] or [0]
     lines.append("tracks by length:")
-    for name, count in found["seconds_per_track"].items():
+    for name, count in lengths[there[0] : there[-1] + 1]:
         lines.append(f"  {name:>13}  {count:6,}  {'#' * round(40 * count / max(most, 1))}".rstrip())
     return lines
 

@@ -69,9 +69,14 @@ def check_pictures(out: Path) -> None:
 
 
 def views_sheet(shown: Sequence[PersonViews]) -> Image.Image:
-    """A row for each person: the photo, then its views."""
+    """A row for each person: the photo over the end of its name, then its views."""
     titles = ["photo", *(f"{view}°" for view in shown[0].views)]
-    return contact_sheet([[_tile(one.photo), *map(_tile, one.views.values())] for one in shown], titles)
+    names = [str(Path(one.picture).with_suffix("")) for one in shown]
+    rows = [
+        [Tile(Image.fromarray(one.photo), name), *map(_tile, one.views.values())]
+        for one, name in zip(shown, names, strict=True)
+    ]
+    return contact_sheet(rows, titles)
 
 
 def write_mix(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image
@@ -19,7 +19,10 @@ _ACROSS = 4  # images in a row
 
 
 def estimate_sheet(images: Path, parameters: Path, smpl: Path | None = None, count: int = 60) -> Image.Image:
-    """`count` images, evenly spread over the file's, with their projections at SHOWN beside each."""
+    """`count` images, evenly spread over the file's, with their projections at SHOWN beside each.
+
+    Below an image: the end of its name, and the estimator's own standard deviation of the side it is seen from.
+    """
     names = read_body_parameters(parameters).names
     chosen = [names[row] for row in np.unique(np.linspace(0, len(names) - 1, min(count, len(names))).astype(int))]
     arrays = read_arrays(parameters, {"names": "U N"}, "estimate the bodies again", {"deviation": "iuf N"})
@@ -28,7 +31,8 @@ def estimate_sheet(images: Path, parameters: Path, smpl: Path | None = None, cou
     tiles: list[Tile | None] = []
     for row, name in enumerate(chosen):
         photo = Image.fromarray(read_rgb(images / name, HEIGHT, WIDTH))
-        said = f"{name}\n±{deviation[name]:.0f}°" if name in deviation else name
+        stem = str(PurePath(name).with_suffix(""))  # there is little room, and its end is what is kept
+        said = f"{stem}\nside ±{deviation[name]:.0f}°" if name in deviation else stem
         tiles.append(Tile(photo, said))
         tiles += [Tile(Image.fromarray(drawn.load(row, view)).convert("RGB"), f"{view}°") for view in SHOWN]
     step = _ACROSS * (len(SHOWN) + 1)

@@ -28,17 +28,27 @@ TILE_HEIGHT = 192  # pixels to which smaller images are enlarged, by a whole fac
 GAP, FONT_SIZE = 4, 13
 
 LABEL_PANELS = {
-    "clusters, and images in none": ("num_clusters", "num_outliers"),
-    "eps": ("eps",),
-    "agreement": ("nmi", "ari", "purity", "nmi_previous"),
+    "clusters and outliers": ("num_clusters", "num_outliers"),
+    "radius of DBSCAN, a Jaccard distance": ("eps",),
+    "agreement of the pseudo labels, 1 is perfect": ("nmi", "ari", "purity", "nmi_previous"),
     "shares": ("largest_share", "single_camera_share"),
 }
+MEANINGS = {  # added to the names in the legends, which are those of metrics.jsonl
+    "num_outliers": "images in no cluster",
+    "nmi": "with the true identities",
+    "ari": "with the true identities",
+    "purity": "images of their cluster's main identity",
+    "nmi_previous": "with the epoch before",
+    "largest_share": "images in the largest cluster",
+    "single_camera_share": "clusters seen by one camera",
+    "label_agreement_mAP": "no evidence of quality",
+}
 LOSS_PANELS = {  # by how names of config.losses begin
-    "contrast": ("contrast", "cluster_contrast", "camera_proxies"),
-    "reconstruction": ("image_", "feature_"),
-    "adversarial": ("adversarial_",),
-    "discriminator": ("discriminator_",),
-    "generator": ("generator_total",),
+    "contrastive losses": ("contrast", "cluster_contrast", "camera_proxies"),
+    "reconstruction losses": ("image_", "feature_"),
+    "adversarial losses of the generator": ("adversarial_",),
+    "losses of the discriminator": ("discriminator_",),
+    "weighted sum of the losses": ("generator_total",),
 }
 ACCURACY = (
     *("mAP", "rank-1", "mINP", "validation_mAP", "validation_rank-1", "validation_tracklets_mAP"),
@@ -171,7 +181,7 @@ def _drawn(panels: Sequence[_Panel], stages: Mapping[str, Mapping[str, int]]) ->
         if panel.x_name == "epoch":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for name, curve in panel.curves.items():
-            axes.plot(curve.x, curve.y, linewidth=1.2, marker="." if len(curve.x) <= 50 else None, label=name)
+            axes.plot(curve.x, curve.y, linewidth=1.2, marker="." if len(curve.x) <= 50 else None, label=_legend(name))
         for stage, beginning in stages[panel.x_name].items():
             axes.axvline(beginning, color="grey", linestyle=":", linewidth=1)
             place_of_name = axes.get_xaxis_transform()  # x as in the data, y as a share of the panel
@@ -180,6 +190,10 @@ def _drawn(panels: Sequence[_Panel], stages: Mapping[str, Mapping[str, int]]) ->
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+
+
+def _legend(name: str) -> str:
+    return f"{name}: {MEANINGS[name]}" if name in MEANINGS else name
 
 
 def _grey(meshes: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,7 @@ def describe(plan: Plan, devices: str) -> Mapping[str, str]:
     sizes = list(batch_sizes(config).values())
     each = f", {' and '.join(f'{size / workers:g}' for size in sizes)} on each of {workers} workers"
     said = counted(sizes[0], "image") + (f", in the warm-up {sizes[1]}" if len(sizes) > 1 else "")
-    lines["batch"] = f"{said}{each if workers > 1 else ''}; {config.precision.dtype}"
+    lines["batch"] = f"{said}{each if workers > 1 else ''}; precision {config.precision.dtype}"
     lines["devices"] = devices
     lines["best"] = selection(plan)
     lines["record"] = f"{plan.folder / 'metrics.jsonl'}; MLflow: {_page(config, plan.folder)}"

@@ -73,6 +73,8 @@ def test_crops_tables_summary_and_sheet(tmp_path: Path, door: Source, capsys: py
     main([*map(str, arguments), "--out", str(out), "--per-track", "4"])
     told = capsys.readouterr()
     assert "door: 2 tracks, 8 crops" in told.out and "the first frame is 1" in told.err
+    lengths = told.out.partition("tracks by length:\n")[2].splitlines()
+    assert [line.partition(" s ")[0].strip() for line in lengths if " s " in line] == ["2 to 4"]
     assert {path.name for path in (out / "door").iterdir()} == {"0001", "0002"}
     assert_right_people(out, "door")
     rows = table(out / "tracks.csv")

@@ -242,7 +242,11 @@ def test_only_walkers_with_projections_are_opened(walkers: Path, tmp_path: Path)
 
 
 def test_mix_goes_from_one_appearance_to_the_other(
-    run: Path, walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path,
+    walkers: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     drawn = []
     draw = ViewGenerator.draw
@@ -258,6 +262,7 @@ def test_mix_goes_from_one_appearance_to_the_other(
     with Image.open(tmp_path / "mix.gif") as blend:
         assert blend.n_frames == 12
     assert (tmp_path / "mix.png").is_file() and not (tmp_path / "grid.png").exists()
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"look at {tmp_path / 'mix.png'}")
 
 
 def test_scores_of_a_copy_are_those_of_the_photos(

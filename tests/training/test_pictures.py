@@ -73,7 +73,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Lines]:
     plot = Axes.plot
 
     def note(axes: Axes, x: np.ndarray, y: np.ndarray, **how: Any) -> Any:
-        panels.setdefault(axes.get_title(), {})[how["label"]] = np.stack([x, y], axis=1)
+        panels.setdefault(axes.get_title(), {})[how["label"].partition(":")[0]] = np.stack([x, y], axis=1)
         return plot(axes, x, y, **how)
 
     monkeypatch.setattr(Axes, "plot", note)
@@ -102,19 +102,23 @@ def test_labels_over_epochs_counted_on_over_stages(drawn: dict[str, Lines]) -> N
     ]
     picture = label_quality_plot(records)
     assert isinstance(picture, Image.Image) and picture.mode == "RGB"
-    assert drawn.keys() == {"clusters, and images in none", "eps", "agreement"}
-    counts = drawn["clusters, and images in none"]
+    assert drawn.keys() == {
+        "clusters and outliers",
+        "radius of DBSCAN, a Jaccard distance",
+        "agreement of the pseudo labels, 1 is perfect",
+    }
+    counts = drawn["clusters and outliers"]
     np.testing.assert_array_equal(counts["num_clusters"], [[1, 40], [2, 50], GAP_ROW, [4, 60], GAP_ROW])
-    np.testing.assert_array_equal(drawn["eps"]["eps"], [[1, 0.5], [2, np.nan], GAP_ROW, [4, 0.6], GAP_ROW])
-    np.testing.assert_array_equal(drawn["agreement"]["nmi"], [[4, 0.9], GAP_ROW])
+    np.testing.assert_array_equal(drawn["radius of DBSCAN, a Jaccard distance"]["eps"], [[1, 0.5], [2, np.nan], GAP_ROW, [4, 0.6], GAP_ROW])
+    np.testing.assert_array_equal(drawn["agreement of the pseudo labels, 1 is perfect"]["nmi"], [[4, 0.9], GAP_ROW])
 
 
 def test_losses_over_steps_and_accuracy_over_epochs(drawn: dict[str, Lines]) -> None:
     records = [record("joint", step // 5, step, contrast_image=step, discriminator_total=2.0) for step in range(10)]
     records.append(record("joint", 1, 9, mAP=0.25, rank_1=0.5, seconds_train=3.0))
     loss_curves(records)
-    assert drawn.keys() == {"contrast", "discriminator", "accuracy"}
-    np.testing.assert_array_equal(drawn["contrast"]["contrast_image"], [*([s, s] for s in range(10)), GAP_ROW])
+    assert drawn.keys() == {"contrastive losses", "losses of the discriminator", "accuracy"}
+    np.testing.assert_array_equal(drawn["contrastive losses"]["contrast_image"], [*([s, s] for s in range(10)), GAP_ROW])
     np.testing.assert_array_equal(drawn["accuracy"]["mAP"], [[2, 0.25], GAP_ROW])
     np.testing.assert_array_equal(drawn["accuracy"]["rank-1"], [[2, 0.5], GAP_ROW])
 
@@ -130,7 +134,7 @@ def test_long_curves_are_averaged(drawn: dict[str, Lines], monkeypatch: pytest.M
     monkeypatch.setattr(pictures, "MOST_POINTS", 4)
     loss_curves([record("joint", 0, step, contrast_image=2.0 * step) for step in range(8)])
     wanted = [[0.5, 1], [2.5, 5], [4.5, 9], [6.5, 13], GAP_ROW]
-    np.testing.assert_array_equal(drawn["contrast"]["contrast_image"], wanted)
+    np.testing.assert_array_equal(drawn["contrastive losses"]["contrast_image"], wanted)
 
 
 @pytest.mark.parametrize(
