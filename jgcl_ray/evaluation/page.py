@@ -163,10 +163,10 @@ def find(found: Assessment, clustering: Clustering, comparison: Comparison | Non
     first = f"{right:,} of {counted(queries, 'query', 'queries')} ({right / queries:.0%}) have the right person first"
     if result.cmc[0] < 3 * guess:
         bad.append(
-            f"{first}; a blind guess would reach {guess:.0%}: the encoder has hardly learnt to tell people apart."
+            f"{first}; a random order would reach {guess:.0%}: the encoder has hardly learnt to tell people apart."
         )
     else:
-        (good if right * 2 >= queries else bad).append(f"{first}; a blind guess would reach {guess:.1%}.")
+        (good if right * 2 >= queries else bad).append(f"{first}; a random order would reach {guess:.1%}.")
     if lost:
         bad.append(f"{lost:,} queries ({lost / queries:.0%}) have no right photo among the first ten.")
     else:
@@ -191,9 +191,12 @@ def find(found: Assessment, clustering: Clustering, comparison: Comparison | Non
     pure, mixed = (sum(getattr(cluster, kind) for cluster in clustering.clusters) for kind in ("pure", "mixed"))
     if total := pure + mixed:
         if pure:
-            good.append(f"{pure} of {total} clusters with known people hold photos of one person only.")
+            good.append(
+                f"Of {total} clusters with known people, {pure} hold{'s' if pure == 1 else ''} one person only."
+            )
         if mixed:
-            bad.append(f"{mixed} of {total} clusters with known people mix them, or hold distractors.")
+            verb = "mixes people or holds" if mixed == 1 else "mix people or hold"
+            bad.append(f"Of {total} clusters with known people, {mixed} {verb} distractors.")
         if clustering.split_people:
             bad.append(
                 f"{clustering.split_people} of {clustering.people} clustered people are in two clusters or more."
@@ -270,14 +273,15 @@ def _camera_table(pairs: Sequence[CameraPair], found: Assessment) -> str:
         lines.append(f"<tr><th>{escape(found.camera_name(a))}</th>{''.join(cells)}</tr>")
     return (
         '<p class="caption">Queries of one camera (row) against the gallery photos of one other camera (column) and '
-        "nothing else: mAP, and rank-1 below. Over the queries that have a right photo there.</p>"
+        "nothing else: mAP, and rank-1 below. Over the queries that have a right photo there. With fewer photos to "
+        "rank, most of these numbers are higher than those of the whole gallery.</p>"
         f"<figure><table><tr><th>from \\ to</th>{head}</tr>{''.join(lines)}</table></figure>"
     )
 
 
 def _clustering_words(clustering: Clustering) -> str:
     quality = clustering.quality
-    words = f"{counted(quality.num_clusters, 'cluster')}, {counted(quality.num_outliers, 'photo')} in none."
+    words = f"{counted(quality.num_clusters, 'cluster')}; {counted(quality.num_outliers, 'photo')} in no cluster."
     if not np.isnan(quality.eps):
         words += f" Photos count as near up to a Jaccard distance of {quality.eps:.3f}."
     if quality.purity is not None:

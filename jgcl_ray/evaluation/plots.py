@@ -25,7 +25,7 @@ MOST_POINTS = 2000  # of a t-SNE: ten seconds on a core
 
 
 def accuracy_plot(result: RankingResult, before: RankingResult | None, labels: Labels) -> Image.Image:
-    """The CMC with that of a blind guess, and the average precisions of the queries."""
+    """The CMC with that of a random order, and the average precisions of the queries."""
     figure = Figure((10.4, 3.7), dpi=DOTS, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     ranks = np.arange(1, min(len(result.cmc), len(labels.gallery_identities)) + 1)
@@ -33,7 +33,7 @@ def accuracy_plot(result: RankingResult, before: RankingResult | None, labels: L
         left.plot(ranks, before.cmc[: len(ranks)], color="#8a97a3", linewidth=1.6, label="before re-ranking")
     name = "this encoder" if before is None else "re-ranked"
     left.plot(ranks, result.cmc[: len(ranks)], color="#1f6fb2", linewidth=2.4, label=name)
-    left.plot(ranks, chance_cmc(labels, len(ranks)), color="#b0b0b0", linestyle=":", label="blind guess")
+    left.plot(ranks, chance_cmc(labels, len(ranks)), color="#b0b0b0", linestyle=":", label="random order")
     for k in (1, 5, 10, 20):
         if k <= len(ranks):
             left.plot(k, result.cmc[k - 1], "o", color="#1f6fb2", markersize=5)
@@ -45,9 +45,11 @@ def accuracy_plot(result: RankingResult, before: RankingResult | None, labels: L
     found = result.average_precisions[~np.isnan(result.average_precisions)]
     right.hist(found, bins=np.linspace(0, 1, 21), color="#7fb0d8", edgecolor="white")
     right.axvline(result.mAP, color="#1d2329", linewidth=1.2)
-    right.annotate(f"mean {result.mAP:.3f}", (result.mAP, 0.97), (4, 0), xycoords=("data", "axes fraction"),
-                   textcoords="offset points", fontsize=8.5, va="top")  # fmt: skip
-    right.set(xlabel="average precision", title="queries by average precision", xlim=(0, 1))
+    side = "right" if result.mAP > 0.5 else "left"  # where fewer queries are
+    right.annotate(f"mean {result.mAP:.3f}", (result.mAP, 0.97), (-4 if side == "right" else 4, 0),
+                   xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8.5, va="top",
+                   ha=side)  # fmt: skip
+    right.set(xlabel="average precision", ylabel="queries", title="queries by average precision", xlim=(0, 1))
     left.yaxis.set_major_formatter(PercentFormatter(1))
     for axes in (left, right):
         axes.title.set_fontsize(10.5)
@@ -112,11 +114,12 @@ def embedding_map(
     unnamed = ~np.isin(identities, people)
     left.scatter(places[unnamed, 0], places[unnamed, 1], s=9, color="#d5d9dd", linewidths=0)
     for i, person in enumerate(people):
-        _dots(left, places[identities == person], matplotlib.colormaps["tab20"](i), None)
-        x, y = np.median(places[identities == person], axis=0)
-        box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.7, "linewidth": 0}
-        left.text(x, y, str(person), fontsize=7.5, weight="bold", ha="center", va="center", bbox=box)
-    right.set_title("by camera", fontsize=10.5)
+        own = places[identities == person]
+        _dots(left, own, matplotlib.colormaps["tab20"](i), None)
+        above = (np.median(own[:, 0]), own[:, 1].max())  # so that the number covers none of its dots
+        left.annotate(str(person), above, (0, 3), textcoords="offset points", fontsize=7.5, weight="bold",
+                      ha="center", va="bottom")  # fmt: skip
+    right.set_title("by camera, the same map", fontsize=10.5)
     for i, camera in enumerate(np.unique(cameras)):
         name = camera_names.get(int(camera), str(camera))
         _dots(right, places[cameras == camera], matplotlib.colormaps["tab20" if i >= 10 else "tab10"](i % 20), name)

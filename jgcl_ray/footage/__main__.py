@@ -155,12 +155,16 @@ def _parser() -> Parser:
     boxes.add_argument(
         "--classes", nargs="+", default=[], metavar="CLASS", help="classes by name or number as in the file (persons)"
     )
-    boxes.add_argument("--min-confidence", type=_share, default=0.0, metavar="SHARE", help="where the file has confidences (0)")
-    boxes.add_argument("--min-visibility", type=_share, default=0.3, metavar="SHARE", help="where the file has visibilities (0.3)")
-    boxes.add_argument("--min-boxes", type=whole(1), default=3, metavar="N", help="of a track, else it is left out (3)")
+    boxes.add_argument("--min-boxes", type=whole(1), default=3, metavar="N", help="of a track, else left out (3)")
     boxes.add_argument("--min-height", type=whole(1), default=24, metavar="PIXELS", help="in the frame (24)")
-    boxes.add_argument("--max-overlap", type=_share, default=0.7, metavar="SHARE", help="share that another box covers (0.7)")
-    boxes.add_argument("--min-inside", type=_share, default=0.6, metavar="SHARE", help="share of a box within the frame (0.6)")
+    shares = {
+        "--min-confidence": (0.0, "where the file has confidences (0)"),
+        "--min-visibility": (0.3, "where the file has visibilities (0.3)"),
+        "--max-overlap": (0.7, "share that another box covers (0.7)"),
+        "--min-inside": (0.6, "share of a box within the frame (0.6)"),
+    }
+    for name, (usual, meaning) in shares.items():
+        boxes.add_argument(name, type=_share, default=usual, metavar="0..1", help=meaning)
     choice = parser.add_argument_group("which of them become crops")
     choice.add_argument("--per-track", type=whole(1), default=12, metavar="N", help="crops of a track at most (12)")
     choice.add_argument(

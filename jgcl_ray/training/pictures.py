@@ -106,14 +106,17 @@ def label_quality_plot(records: Records) -> Image.Image:
 
 
 def loss_curves(records: Records) -> Image.Image:
-    """Loss terms over steps, mAP and rank-1 over epochs; curves of many points are averages of neighbours."""
+    """Loss terms over steps, mAP and rank-1 over epochs; curves of many points are averages of neighbours.
+
+    Scores of the encoder before its first epoch are drawn at epoch 0.
+    """
     steps, epochs = [record["step"] for record in records], _epochs(records)
     names = list(dict.fromkeys(name for record in records for name in record))
     panels = [
         _Panel(title, "step", _curves(records, [name for name in names if name.startswith(beginnings)], steps))
         for title, beginnings in LOSS_PANELS.items()
     ]
-    panels.append(_Panel("accuracy", "epoch", _curves(records, ACCURACY, epochs)))
+    panels.append(_Panel("accuracy", "epoch", _curves(records, ACCURACY, _ends(records, epochs))))
     return _drawn(panels, {"step": _beginnings(records, steps), "epoch": _beginnings(records, epochs)})
 
 
@@ -134,6 +137,16 @@ def _epochs(records: Records) -> list[int]:
     """The epoch of each record, counted on over the stages, from 1."""
     count: dict[tuple[str, int], int] = {}
     return [count.setdefault((record["stage"], record["epoch"]), len(count) + 1) for record in records]
+
+
+def _ends(records: Records, epochs: Sequence[int]) -> list[int]:
+    """The epochs; what was found before the first step of a stage belongs to the end of the epoch before."""
+    first: dict[str, int] = {}
+    steps = [first.setdefault(record["stage"], record["step"]) for record in records]
+    return [
+        epoch - (record["epoch"] == 0 and record["step"] == step)
+        for record, epoch, step in zip(records, epochs, steps, strict=True)
+    ]
 
 
 def _beginnings(records: Records, places: Sequence[int]) -> dict[str, int]:
@@ -163,7 +176,7 @@ def _thinned(points: np.ndarray) -> np.ndarray:
 
 
 def _drawn(panels: Sequence[_Panel], stages: Mapping[str, Mapping[str, int]]) -> Image.Image:
-    """Panels that have curves, two a row; dotted lines where stages begin."""
+    """Panels that have curves, two a row; of several stages, dotted lines where they begin."""
     shown = [panel for panel in panels if panel.curves]
     rows, columns = max(1, -(-len(shown) // 2)), min(2, max(1, len(shown)))
     figure = Figure((columns * PANEL_SIZE[0], rows * PANEL_SIZE[1]), dpi=100)
@@ -179,10 +192,13 @@ def _drawn(panels: Sequence[_Panel], stages: Mapping[str, Mapping[str, int]]) ->
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
         if panel.x_name == "epoch":
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         for name, curve in panel.curves.items():
-            axes.plot(curve.x, curve.y, linewidth=1.2, marker="." if len(curve.x) <= 50 else None, label=_legend(name))
-        for stage, beginning in stages[panel.x_name].items():
+            axes.plot(
+                curve.x, curve.y, linewidth=1.2, marker="." if len(curve.x) <= 50 else None, label=_legend(name)
+            )
+        beginnings = stages[panel.x_name] if len(stages[panel.x_name]) > 1 else {}
+        for stage, beginning in beginnings.items():
             axes.axvline(beginning, color="grey", linestyle=":", linewidth=1)
             place_of_name = axes.get_xaxis_transform()  # x as in the data, y as a share of the panel
             axes.text(beginning, 0.99, f" {stage}", transform=place_of_name, fontsize=7, color="grey", va="top")

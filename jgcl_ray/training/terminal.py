@@ -44,6 +44,9 @@ _COLUMNS = (  # title and width; the last four are seconds
 )
 
 
+_SCORES = frozenset(("mAP", "rank-1", "validation_mAP"))
+
+
 @dataclass(frozen=True)
 class _Progress:
     """What a ProgressFile holds."""
@@ -175,12 +178,16 @@ class _Table:
             record = parse_record(line)
             if record is None:  # damaged: the run itself names it when it goes on
                 continue
-            if "num_clusters" in record:
-                self._labelling = record
             if "images_per_second" in record:
-                self._print({**self._labelling, **record})
+                self._print({**self._labelling, **record}, record["epoch"] + 1)
+            elif not _SCORES.isdisjoint(record):  # before its first step: they are not the first epoch's
+                self._print(
+                    {name: record[name] for name in _SCORES & record.keys()} | {"stage": record["stage"]}, "start"
+                )
+            if "num_clusters" in record:
+                self._labelling = {name: value for name, value in record.items() if name not in _SCORES}
 
-    def _print(self, record: Mapping[str, Any]) -> None:
+    def _print(self, record: Mapping[str, Any], epoch: int | str) -> None:
         if not self._begun:
             self._begun = True
             self._console.print(
@@ -189,7 +196,7 @@ class _Table:
         labels = record["stage"] != "generation"
         values = (
             record["stage"],
-            record["epoch"] + 1,
+            epoch,
             *(_number(record.get(name), 3) for name in ("mAP", "rank-1", "validation_mAP")),
             *(_number(record.get(name) if labels else None, 0) for name in ("num_clusters", "num_outliers")),
             _number(record.get("eps") if labels else None, 3),

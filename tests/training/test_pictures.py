@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from jgcl_ray.batches import PairedBatch
@@ -102,15 +103,12 @@ def test_labels_over_epochs_counted_on_over_stages(drawn: dict[str, Lines]) -> N
     ]
     picture = label_quality_plot(records)
     assert isinstance(picture, Image.Image) and picture.mode == "RGB"
-    assert drawn.keys() == {
-        "clusters and outliers",
-        "radius of DBSCAN, a Jaccard distance",
-        "agreement of the pseudo labels, 1 is perfect",
-    }
-    counts = drawn["clusters and outliers"]
+    titles = list(pictures.LABEL_PANELS)[:3]
+    assert list(drawn) == titles
+    counts, radius, agreement = (drawn[title] for title in titles)
     np.testing.assert_array_equal(counts["num_clusters"], [[1, 40], [2, 50], GAP_ROW, [4, 60], GAP_ROW])
-    np.testing.assert_array_equal(drawn["radius of DBSCAN, a Jaccard distance"]["eps"], [[1, 0.5], [2, np.nan], GAP_ROW, [4, 0.6], GAP_ROW])
-    np.testing.assert_array_equal(drawn["agreement of the pseudo labels, 1 is perfect"]["nmi"], [[4, 0.9], GAP_ROW])
+    np.testing.assert_array_equal(radius["eps"], [[1, 0.5], [2, np.nan], GAP_ROW, [4, 0.6], GAP_ROW])
+    np.testing.assert_array_equal(agreement["nmi"], [[4, 0.9], GAP_ROW])
 
 
 def test_losses_over_steps_and_accuracy_over_epochs(drawn: dict[str, Lines]) -> None:
@@ -118,9 +116,32 @@ def test_losses_over_steps_and_accuracy_over_epochs(drawn: dict[str, Lines]) -> 
     records.append(record("joint", 1, 9, mAP=0.25, rank_1=0.5, seconds_train=3.0))
     loss_curves(records)
     assert drawn.keys() == {"contrastive losses", "losses of the discriminator", "accuracy"}
-    np.testing.assert_array_equal(drawn["contrastive losses"]["contrast_image"], [*([s, s] for s in range(10)), GAP_ROW])
+    np.testing.assert_array_equal(
+        drawn["contrastive losses"]["contrast_image"], [*([s, s] for s in range(10)), GAP_ROW]
+    )
     np.testing.assert_array_equal(drawn["accuracy"]["mAP"], [[2, 0.25], GAP_ROW])
     np.testing.assert_array_equal(drawn["accuracy"]["rank-1"], [[2, 0.5], GAP_ROW])
+
+
+def test_the_encoder_as_it_came_is_scored_at_epoch_0(drawn: dict[str, Lines]) -> None:
+    records = [
+        record("warmup", 0, 0, mAP=0.1),
+        record("warmup", 0, 5, mAP=0.2),
+        record("joint", 0, 5, num_clusters=3),
+        record("joint", 0, 9, mAP=0.3),
+    ]
+    loss_curves(records)
+    np.testing.assert_array_equal(drawn["accuracy"]["mAP"], [[0, 0.1], [1, 0.2], GAP_ROW, [2, 0.3], GAP_ROW])
+
+
+def test_one_epoch_has_one_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    draw = FigureCanvasAgg.draw
+    monkeypatch.setattr(FigureCanvasAgg, "draw", lambda canvas: (figures.append(canvas.figure), draw(canvas))[1])
+    label_quality_plot([record("joint", 0, 0, num_clusters=40, eps=0.5)])
+    for axes in figures[0].axes:
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
 
 
 def test_every_loss_term_has_a_curve(drawn: dict[str, Lines]) -> None:

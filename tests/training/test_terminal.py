@@ -39,6 +39,19 @@ def test_a_line_for_each_epoch_and_every_warning(tmp_path: Path) -> None:
     assert not any(" 99 " in line for line in lines)
 
 
+def test_scores_of_the_start_have_a_line_of_their_own(tmp_path: Path) -> None:
+    """With eval.every=2 the first epoch has no score: it must not show the one of the encoder as it came."""
+    out = io.StringIO()
+    unscored = {name: value for name, value in CLOSED.items() if name != "mAP"}
+    with shown(tmp_path, Console(file=out, width=200)):
+        start = {**LABELLED, "mAP": 0.875, "rank-1": 0.9}
+        (tmp_path / METRICS).write_text(json.dumps(start) + "\n" + json.dumps(unscored) + "\n")
+        wait_for(lambda: "12.3" in out.getvalue())
+    before, epoch = (line.split() for line in out.getvalue().splitlines()[1:3])
+    assert before[:4] == ["joint", "start", "0.875", "0.900"]
+    assert epoch[:4] == ["joint", "1", "-", "-"] and "21" in epoch
+
+
 def test_last_line_of_a_run_with_and_without_labels(tmp_path: Path) -> None:
     scored = Outcome(False, Position(), Scores(0.51234, 0.6, 0.1, 20))
     assert last_line(tmp_path, scored) == "mAP 0.5123 rank-1 0.6000"
