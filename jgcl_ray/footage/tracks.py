@@ -143,7 +143,7 @@ def _frames(rows: Rows, path: Path, footage: Footage, given: str) -> tuple[np.nd
     first = int(given)
     if low < first:
         raise UserError(f"{path}: frame {low}, and --first-frame is {first}")
-    return rows.frame - first + 1, f"the first frame is {first} ({why}; --first-frame 0|1 says otherwise)"
+    return rows.frame - first + 1, f"the first frame is {first} ({why}; --first-frame 0 or 1 overrides this)"
 
 
 def _guess(rows: Rows, footage: Footage, low: int, high: int) -> tuple[str, str]:

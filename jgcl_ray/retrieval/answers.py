@@ -156,10 +156,11 @@ def answer_sheet(answers: Sequence[Answer]) -> Image.Image:
 
     rows: list[list[Tile | None]] = []
     for query_path, one in zip(queries, answers, strict=True):
-        captions = [f"{track}\n{_span_text(span)}" for track, span in zip(one.tracks, one.spans, strict=True)]
+        spans = [_span_text(span) + (" s" if span else "") for span in one.spans]
+        captions = [f"{track}\n{span}" for track, span in zip(one.tracks, spans, strict=True)]
         names = captions or [name(path) for path in one.paths]
         tiles = [
-            Tile(_opened(path), f"{rank}   {distance:.3f}\n{named}")
+            Tile(_opened(path), f"{rank}   distance {distance:.3f}\n{named}")
             for rank, (path, distance, named) in enumerate(zip(one.paths, one.distances, names, strict=True), start=1)
         ]
         for start in range(0, len(tiles), COLUMNS):
