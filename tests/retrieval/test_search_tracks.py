@@ -109,11 +109,7 @@ def test_the_sheet_names_camera_and_track(
     monkeypatch.setattr(answers, "contact_sheet", drawn)
     asked = ("--checkpoint", run, "--index", built, "--query", crops / "door/1/000001.png", "--sheet")
     call(*asked, tmp_path / "all.png", "-k", 3)
-<<<<<<< HEAD
-    assert captions[:2] == ["query\ndoor/1\n000001", "1   0.000\ndoor/1\n000001"]
-=======
-    assert captions[1] == "1   distance 0.000\ndoor/1\n000001"
->>>>>>> a14ca58 (Search sheets name distance and unit; README: room for the environment, the line of the start; pictures of labels and losses explained)
+    assert captions[:2] == ["query\ndoor/1\n000001", "1   distance 0.000\ndoor/1\n000001"]
     call(*asked, tmp_path / "some.png", "--in-camera", "yard", "--until", 11.5)
     assert {caption.split("\n")[1] for caption in captions[-2:]} == {"yard/1"}
     call(*asked, tmp_path / "tracks.png", "--by", "track", "-k", 1)
