@@ -159,6 +159,8 @@ def exit_on_user_error() -> Iterator[None]:
     Whatever a file is called, from here on its name can be printed. The package's own warnings are notes of a line.
     """
     warnings.formatwarning = _as_note
+    # Pillow's, of large pictures, from half the size on at which it refuses them: image_files names those.
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_LEGIBLE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from jgcl_ray.arguments import Parser
@@ -40,7 +41,8 @@ Resuming: trials that ended are not run again, the others resume from their chec
 runs from there on. pbt changes losses.* while the trials run: the worst continue from checkpoints of the best,
 optimisers and memory included; each exchange begins a new run, `trial_003.1`, tagged with its origin.
 
-exit codes: 0 done; 1 no trial has a score; 2 bad input, named in one line; 130 stopped by Ctrl-C
+exit codes: 0 done; 1 no trial has a score; 2 bad input, named in one line; 130 stopped by Ctrl-C, 143 by
+SIGTERM
 """
 
 
@@ -78,7 +80,7 @@ def main() -> None:
             print(line)
         if found.interrupted:
             console.print("stopped before all trials ended; the same command goes on from here")
-            sys.exit(130)
+            sys.exit(128 + (signal.SIGTERM if found.terminated else signal.SIGINT))
         if found.best is None:
             console.print("no trial has a score: see the reasons above")
             sys.exit(1)

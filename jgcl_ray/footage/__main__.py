@@ -27,7 +27,8 @@ labels/ of ultralytics; CSV and JSON with names (supervision, ultralytics' to_js
 DeepStream. The same command goes on with what was stopped; finished cameras are not done again.
 Other settings cut a camera anew; other footage is refused without --replace.
 
-exit codes: 0 done; 2 bad input of a camera, named in one line, after the others are done; 130 stopped by Ctrl-C
+exit codes: 0 done; 2 bad input of a camera, named in one line, after the others are done; 130 stopped by Ctrl-C,
+143 by SIGTERM
 """
 
 _OF_A_CAMERA = {

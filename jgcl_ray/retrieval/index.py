@@ -9,19 +9,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from zipfile import is_zipfile
 
 import faiss
 import numpy as np
+from pydantic import ConfigDict, Field
 
+from jgcl_ray.arguments import LARGEST_SIDE
 from jgcl_ray.atomic import replacing
 from jgcl_ray.camera_means import CameraMeans
 from jgcl_ray.errors import UserError
 from jgcl_ray.retrieval.sightings import UNKNOWN, Sighting
-from jgcl_ray.stored_files import UNREADABLE
+from jgcl_ray.stored_files import UNREADABLE, parse_json
 
 Kind = Literal["auto", "flat", "hnsw", "ivf"]
+ANEW = "build it again by --gallery FOLDER"
 KINDS: tuple[Kind, ...] = ("auto", "flat", "hnsw", "ivf")
 # `auto` compares with every image up to here: 200,000 x 512 is 0.4 GB, read once for a query.
 FLAT_IMAGES = 200_000
@@ -32,10 +35,12 @@ MIN_RECALL, PROBED, SAMPLE = 0.98, 10, 200  # recall of the nearest 10, measured
 class IndexSpec:
     """Of which encoder's embeddings an index is."""
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")  # a newer version's card may mean more
+
     fingerprint: str  # Encoder.fingerprint
-    height: int  # pixels to which images were resized
-    width: int
-    embedding: int  # D
+    height: Annotated[int, Field(ge=1, le=LARGEST_SIDE)]  # pixels to which images were resized
+    width: Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+    embedding: Annotated[int, Field(ge=1)]  # D
     kind: Kind = "auto"
     flip: bool = False  # whether image and mirror image were averaged (Encoder.flip)
     camera_means: bool = False  # whether each camera's mean embedding was taken off
@@ -146,16 +151,22 @@ class GalleryIndex:
         """What `save` wrote; UserError where it is no index, cut off or altered (zip's CRC-32)."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                spec = IndexSpec(**json.loads(_as_text(arrays["card"])))
+                spec = parse_json(_as_text(arrays["card"]), IndexSpec, f"{path}, its card", ANEW)
                 paths, stamps, content = _as_text(arrays["paths"]), arrays["stamps"], arrays["index"]
                 seen = _sightings(arrays, len(stamps))
                 means = None
                 if "means" in arrays:
                     cameras = tuple(_as_text(arrays["cameras"]).split("\0"))
                     means = CameraMeans(cameras, arrays["means"], arrays["camera_images"])
+            if content.dtype != np.uint8 or stamps.dtype != np.int64 or stamps.ndim != 1:
+                raise ValueError(f"index is {content.dtype}, stamps are {stamps.dtype} {stamps.shape}")
+            if spec.camera_means and paths and means is None:
+                raise ValueError("its cameras' means are not there")
             loaded = cls(spec)
             loaded.paths, loaded.stamps, loaded.sightings = paths.split("\0") if paths else [], stamps, seen
             loaded._index, loaded.camera_means = faiss.deserialize_index(content), means
+            if loaded._index.d != spec.embedding:
+                raise ValueError(f"embeddings of {loaded._index.d} numbers, and its card says {spec.embedding}")
             if not loaded._index.ntotal == len(loaded.paths) == len(stamps) == len(seen):
                 raise ValueError(
                     f"{loaded._index.ntotal} embeddings, {len(loaded.paths)} paths, {len(stamps)} stamps"
@@ -166,7 +177,7 @@ class GalleryIndex:
             raise UserError(f"{path}: a folder; give the name of an index's file") from None
         except UNREADABLE as error:
             reason = f" ({' '.join(str(error).split())[:200]})" if is_zipfile(path) else ""  # else numpy's advice
-            raise UserError(f"{path}: not a readable index{reason}; build it again by --gallery FOLDER") from None
+            raise UserError(f"{path}: not a readable index{reason}; {ANEW}") from None
         return loaded
 
 

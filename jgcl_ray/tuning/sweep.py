@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ray
@@ -66,6 +67,7 @@ class Sweep:
     metric: str
     trials: tuple[TrialRecord, ...]
     interrupted: bool
+    terminated: bool = False  # by SIGTERM
 
     @property
     def best(self) -> TrialRecord | None:
@@ -100,7 +102,7 @@ def _sweep(folder: Path, metric: str, base: Config, space: Space, write_line: Li
     left = remaining(read_trials(folder / TRIALS), drawn, again)
     record = SweepRecord(folder, base, space, metric)
     numbers = _numbers(space, folder, left)
-    with _terminated_as_interrupted():
+    with _terminated_as_interrupted() as terminated:
         if numbers:
             with ray_cluster():
                 at_once = _trials_at_once(base)
@@ -116,7 +118,7 @@ def _sweep(folder: Path, metric: str, base: Config, space: Space, write_line: Li
         trials = tuple(read_trials(folder / TRIALS))
         write_report(folder, base, space, metric, trials)
         record.close()
-    return Sweep(folder, metric, trials, record.interrupted)
+    return Sweep(folder, metric, trials, record.interrupted, bool(terminated))
 
 
 def _numbers(space: Space, folder: Path, left: Mapping[int, Params]) -> tuple[int, ...]:
@@ -335,13 +337,19 @@ class _Watcher(tune.Callback):
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM is taken for Ctrl-C, at which Tune ends its trials."""
+def _terminated_as_interrupted() -> Iterator[list[int]]:
+    """SIGTERM is taken for Ctrl-C, at which Tune ends its trials; those that came."""
+    heard: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield heard
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        yield heard
     finally:
         signal.signal(signal.SIGTERM, before)

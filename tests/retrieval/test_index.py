@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import faiss
@@ -125,6 +126,45 @@ def test_parts_of_an_index_that_do_not_fit_are_named(tmp_path: Path, name: str, 
     parts[name] = parts[name][:kept]
     if name == "paths":  # one path less
         parts[name] = np.frombuffer(parts[name].tobytes().rpartition(b"\0")[0], np.uint8)
+    with path.open("wb") as file:
+        np.savez(file, **parts)
+    with pytest.raises(UserError, match="not a readable index"):
+        GalleryIndex.load(path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"fingerprint": 7},
+        {"height": 0},
+        {"width": 10**9},
+        {"embedding": 7},
+        {"kind": "tree"},
+        {"camera_means": True},
+        {"surplus": 1},
+    ],
+    ids=str,
+)
+def test_a_card_that_does_not_fit_is_named(tmp_path: Path, changed: dict[str, object]) -> None:
+    path = tmp_path / "index"
+    filled(embeddings(50)).save(path)
+    with np.load(path) as arrays:
+        parts = dict(arrays)
+    card = json.loads(parts["card"].tobytes()) | changed
+    parts["card"] = np.frombuffer(json.dumps(card).encode(), np.uint8)
+    with path.open("wb") as file:
+        np.savez(file, **parts)
+    with pytest.raises(UserError, match="build it again by --gallery"):
+        GalleryIndex.load(path)
+
+
+@pytest.mark.parametrize("name", ["index", "stamps"])
+def test_a_part_of_another_kind_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "index"
+    filled(embeddings(50)).save(path)
+    with np.load(path) as arrays:
+        parts = dict(arrays)
+    parts[name] = parts[name].astype(np.float32)
     with path.open("wb") as file:
         np.savez(file, **parts)
     with pytest.raises(UserError, match="not a readable index"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from jgcl_ray.config import load_config
 from jgcl_ray.tuning.record import claim, read_trials
 from jgcl_ray.tuning.space import Dimension, SweepConfig, check_space
-from jgcl_ray.tuning.sweep import _clipped, _optuna
+from jgcl_ray.tuning.sweep import _clipped, _optuna, _terminated_as_interrupted
 from jgcl_ray.tuning.trial import TrialSetting
 
 FIELDS = {
@@ -48,3 +49,12 @@ def test_pbt_stays_within_the_range() -> None:
     for value, expected in ((2.4, 2.0), (0.8, 1.0), (1.23456, 1.235)):
         config = {"params": {"losses.image_cycle": value}, "more": 1}
         assert _clipped([dimension], config) == {"params": {"losses.image_cycle": expected}, "more": 1}
+
+
+def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_is_remembered() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with _terminated_as_interrupted() as heard:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is before
