@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from jgcl_ray.errors import in_one_line
@@ -26,6 +27,12 @@ class Parser(argparse.ArgumentParser):
         """The help; exit codes are left to an epilog that speaks of them."""
         text = super().format_help()
         return text if "exit codes" in text else f"{text}\n{EXIT_CODES}\n"
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> object:
+        """As argparse's, but no path is empty: Path makes the current folder of a shell's empty variable."""
+        if action.type is Path and not arg_string:
+            raise argparse.ArgumentError(action, "an empty path; . is the folder that the command is given in")
+        return super()._get_value(action, arg_string)
 
     def error(self, message: str) -> NoReturn:
         """The message on standard error; exit code 2."""

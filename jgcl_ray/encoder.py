@@ -118,11 +118,16 @@ class Encoder:
                 f"{given}: no such file or folder; give a run folder, a checkpoint, a file of weights, or "
                 f"{', '.join(SHIPPED)}, which comes with the package"
             )
+        size = parts.size[0] if height is None else height, parts.size[1] if width is None else width
+        if -(-size[0] // 16) * -(-size[1] // 16) < 2:  # one point has no instance norm
+            raise UserError(
+                f"images of {size[0]} x {size[1]}: the encoder's last map, at 1/16, would be a point; give a height "
+                "and a width of 32 and 16 or more"
+            )
         return cls(
             parts.module,
             parts.architecture,
-            parts.size[0] if height is None else height,
-            parts.size[1] if width is None else width,
+            *size,
             device=device,
             config=parts.config,
             source=str(path),

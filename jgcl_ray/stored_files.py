@@ -32,12 +32,19 @@ UNREADABLE = (
 )
 
 
+def refuse_pipe(path: Path) -> None:
+    """UserError for a pipe or a device: who opens it may wait for ever."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path}: a pipe or a device, not a file; give a file")
+
+
 def read_json(path: Path, kind: type[Content], remedy: str) -> Content:
     """The JSON document in a file, as a dataclass or any other type that pydantic checks.
 
     remedy: what to do about a damaged file, the end of the UserError's line. A file that is not there is a
     UserError, too.
     """
+    refuse_pipe(path)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -98,6 +105,7 @@ def read_arrays(
     same number wherever it stands, * any number.
     """
     optional = optional or {}
+    refuse_pipe(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             found = {name: archive[name] for name in (*expected, *(name for name in optional if name in archive))}

@@ -14,7 +14,7 @@ import pytest
 
 import jgcl_ray
 from jgcl_ray.__main__ import COMMANDS, main
-from jgcl_ray.arguments import finite, positive, whole
+from jgcl_ray.arguments import Parser, finite, positive, whole
 
 PACKAGE = Path(jgcl_ray.__file__).parent
 BENCHMARKS = PACKAGE.parent / "benchmarks"
@@ -140,3 +140,16 @@ def test_no_command_takes_a_number_as_python_does() -> None:
                 types = [ast.unparse(word.value) for word in node.keywords if word.arg == "type"]
                 chosen = any(word.arg == "choices" for word in node.keywords)
                 assert chosen or "float" not in types, f"{file}: {ast.unparse(node)}"
+
+
+def test_an_empty_path_is_not_the_current_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a shell makes of an unset variable: --remove "" would take all images out of an index."""
+    parser = Parser(prog="it")
+    parser.add_argument("--remove", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path)
+    assert parser.parse_args(["--remove", ".", "--out", "x"]).remove == [Path()]
+    for given in (["--remove", "a", ""], ["--out", ""], ["--out="]):
+        with pytest.raises(SystemExit) as exit_:
+            parser.parse_args(given)
+        assert exit_.value.code == 2
+        assert re.match(rf"error: argument {given[0].strip('=')}: an empty path; .*\n$", capsys.readouterr().err)

@@ -269,3 +269,9 @@ def test_importing_the_package_brings_no_torch() -> None:
         "import sys, jgcl_ray; assert 'torch' not in sys.modules; jgcl_ray.Encoder; assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (8, 16)])
+def test_a_size_that_leaves_a_point_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(UserError, match="would be a point; give a height and a width of 32 and 16"):
+        Encoder.load("rendered", "cpu", *size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from checkpoints import write_run
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.generation.view_generator import ViewGenerator
-from jgcl_ray.stored_files import read_arrays
+from jgcl_ray.retrieval.index import GalleryIndex
+from jgcl_ray.stored_files import read_arrays, read_json
 from jgcl_ray.training.checkpoint import Checkpoints, read_manifest
 
 DAMAGES = {
@@ -84,3 +86,15 @@ def test_arrays_of_another_shape_are_named(tmp_path: Path, arrays: dict[str, np.
     np.savez(tmp_path / "some.npz", allow_pickle=False, **arrays)
     with pytest.raises(UserError, match=r"some\.npz: damaged .*; do it again"):
         read_arrays(tmp_path / "some.npz", {"names": "U N", "pose": "f N 3"}, "do it again")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for read in (
+        lambda: read_json(pipe, dict, "x"),
+        lambda: read_arrays(pipe, {}, "x"),
+        lambda: GalleryIndex.load(pipe),
+    ):
+        with pytest.raises(UserError, match="a pipe or a device, not a file"):
+            read()

@@ -111,6 +111,8 @@ def _sources_of_options(options: Sequence[tuple[str, str]], detect: str | None) 
 
 def _converted(name: str, value: str) -> Any:
     if name in ("video", "frames", "tracks"):
+        if not value:
+            raise UserError(f"--{name}: an empty path; . is the folder that the command is given in")
         return Path(value)
     if name in ("fps", "start"):
         try:

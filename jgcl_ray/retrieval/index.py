@@ -21,7 +21,7 @@ from jgcl_ray.atomic import replacing
 from jgcl_ray.camera_means import CameraMeans
 from jgcl_ray.errors import UserError
 from jgcl_ray.retrieval.sightings import UNKNOWN, Sighting
-from jgcl_ray.stored_files import UNREADABLE, parse_json
+from jgcl_ray.stored_files import UNREADABLE, parse_json, refuse_pipe
 
 Kind = Literal["auto", "flat", "hnsw", "ivf"]
 ANEW = "build it again by --gallery FOLDER"
@@ -149,6 +149,7 @@ class GalleryIndex:
     @classmethod
     def load(cls, path: Path) -> Self:
         """What `save` wrote; UserError where it is no index, cut off or altered (zip's CRC-32)."""
+        refuse_pipe(path)
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 spec = parse_json(_as_text(arrays["card"]), IndexSpec, f"{path}, its card", ANEW)

@@ -142,6 +142,7 @@ def check_places(config: Config, workers_here: bool) -> None:
 
 def plan_run(config: Config) -> Plan:
     """Open and check the data; UserError for whatever would stop the run later."""
+    _check_weights(config)  # before anything is rendered
     config, dataset = _open(config)
     dataset = check_images(dataset, config.data.on_bad_image)
     source = None
@@ -169,7 +170,6 @@ def plan_run(config: Config) -> Plan:
             f"run.stages={','.join(config.run.stages)}, warmup.mode={config.warmup.mode}: the encoder would start "
             "random; give a checkpoint by run.init_from, ImageNet weights by encoder.weights=imagenet, or a warm-up"
         )
-    _check_weights(config)
     check_limits(config, dataset.train, None if source is None else source.train)
     learnt_from = {"train": dataset.train} | ({} if source is None else {"source": source.train})
     return Plan(config, dataset, source, pack({name: ImageListing.of(split) for name, split in learnt_from.items()}))
@@ -313,6 +313,8 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
 
 def _check_weights(config: Config) -> None:
     """UserError where the networks cannot start with the files that are named: the workers would find it later."""
+    if isinstance(config.run.resume, Path):
+        read_manifest(newest_in(config.run.resume), verify=True)
     if config.encoder.weights_file is not None:
         build_networks(config)
     if config.run.init_from is not None:

@@ -284,7 +284,7 @@ def test_mistakes_are_one_line(
         "no such file": (*with_encoder, "--query", tmp_path / "absent.jpg"),
         f"--query {gallery}: a folder": (*with_encoder, "--query", gallery),
         "later than --until 3": (*with_encoder, "--query", gallery / "a/1.png", "--since", 5, "--until", 3),
-        "not a whole number of 1 or more; see python -m jgcl_ray.search --help": (*with_encoder, "-k", 0),
+        "not a whole number from 1 to 1,000,000,000; see python -m jgcl_ray.search --help": (*with_encoder, "-k", 0),
         "there is no folder": ("--checkpoint", run, "--index", tmp_path / "no/x.idx", "--gallery", gallery),
         "an index knows its own": (*with_encoder, "--add", gallery, "--height", 64),
         "--flip and --camera-means are of a new index": (*with_encoder, "--add", gallery, "--flip"),

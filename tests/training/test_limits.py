@@ -17,6 +17,7 @@ from jgcl_ray.data.datasets import open_dataset
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.networks import build_networks
 from jgcl_ray.pseudo_labels.clustering import advice, pseudo_labels
+from jgcl_ray.training import prepare
 from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved, checkpoint_name, newest_in
 from jgcl_ray.training.prepare import plan_run, start_from
 from jgcl_ray.training.step import NonFiniteLossError
@@ -191,3 +192,12 @@ def test_a_generator_without_a_loss_is_refused(walkers: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match="the generator has nothing to learn from"):
         plan_run(configured(walkers, tmp_path, *zero))
     plan_run(configured(walkers, tmp_path, *zero[:-1]))
+
+
+@pytest.mark.parametrize("field", ["init_from", "resume"])
+def test_a_start_is_looked_at_before_data_are_rendered(
+    field: str, walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "_open", lambda config: pytest.fail("the data set was opened"))
+    with pytest.raises(UserError, match=str(tmp_path)):
+        plan_run(configured(walkers, tmp_path, f"run.{field}={tmp_path}"))
