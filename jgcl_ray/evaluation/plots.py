@@ -36,9 +36,10 @@ def accuracy_plot(result: RankingResult, before: RankingResult | None, labels: L
     left.plot(ranks, chance_cmc(labels, len(ranks)), color="#b0b0b0", linestyle=":", label="random order")
     for k in (1, 5, 10, 20):
         if k <= len(ranks):
-            left.plot(k, result.cmc[k - 1], "o", color="#1f6fb2", markersize=5)
-            left.annotate(f"{result.cmc[k - 1]:.1%}", (k, result.cmc[k - 1]), (4, -13), textcoords="offset points",
-                          fontsize=8.5, color="#1f6fb2")  # fmt: skip
+            found_by = result.cmc[k - 1]
+            left.plot(k, found_by, "o", color="#1f6fb2", markersize=5)
+            left.annotate("100%" if found_by == 1 else f"{found_by:.1%}", (k, found_by), (4, -13),
+                          textcoords="offset points", fontsize=8.5, color="#1f6fb2")  # fmt: skip
     left.set(xlabel="first k of the ranking", title="queries with a right photo among the first k", ylim=(0, 1.04))
     left.set_xticks([k for k in (1, 5, 10, 20, 30, 40, 50) if k <= len(ranks)])
     left.legend(fontsize=8.5, loc="lower right", frameon=False)
