@@ -9,6 +9,8 @@ from pydantic import AliasChoices, Field, model_validator
 from jgcl_ray.choices import BACKBONES, one_of
 from jgcl_ray.config_sections import AbsolutePath, Section, Seed
 
+WIDEST = 16_384  # of a layer: beyond it networks take the machine's memory before anything is said
+
 # Where the GCL paper and its authors' implementation compute different things.
 Formulation = Literal["paper", "official"]
 # What the joint stage learns by.
@@ -130,7 +132,7 @@ class EncoderConfig(Section):
         description="Embedding: pool, Linear, batch norm (width below), or pool, batch norm (backbone's width), or "
         "the first with ReLU after it: torchreid's of OSNet, which its files hold.",
     )
-    embedding: int = Field(512, ge=1, description="Width D of the embedding, for heads with a Linear.")
+    embedding: int = Field(512, ge=1, le=WIDEST, description="Width D of the embedding, for heads with a Linear.")
     pooling: Literal["average", "gem"] = Field("average", description="Pooling of the last map for the embedding.")
     weights: Literal["imagenet", "random"] = Field("imagenet", description="What the backbone starts from.")
     weights_file: AbsolutePath | None = Field(
@@ -152,9 +154,11 @@ class EncoderConfig(Section):
 
 class GeneratorConfig(Section):
     width: int = Field(
-        16, ge=1, description="Channels of the structure encoder's first layer; all others scale with it."
+        16, ge=1, le=WIDEST, description="Channels of the structure encoder's first layer; all others scale with it."
     )
-    style_width: int = Field(512, ge=1, description="Hidden width of the networks that give the AdaIN parameters.")
+    style_width: int = Field(
+        512, ge=1, le=WIDEST, description="Hidden width of the networks that give the AdaIN parameters."
+    )
     standardise_codes: bool = Field(
         False,
         description="Give G appearance codes of zero mean and unit variance over the training images: colours are "
@@ -166,7 +170,7 @@ class GeneratorConfig(Section):
 
 
 class DiscriminatorConfig(Section):
-    width: int = Field(32, ge=1, description="Channels of the discriminator's first layers.")
+    width: int = Field(32, ge=1, le=WIDEST, description="Channels of the discriminator's first layers.")
     scales: int = Field(3, ge=1, description="How many times the image is judged, each time at half the size.")
     initialisation: Literal["normal", "kaiming"] = Field(
         "normal",

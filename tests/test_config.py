@@ -205,3 +205,12 @@ def test_command_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "--identities 1" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "field", ["encoder.embedding", "generator.width", "generator.style_width", "discriminator.width"]
+)
+def test_a_width_that_no_memory_holds_is_refused(field: str) -> None:
+    assert load_config(None, [f"{field}=16384"])
+    with pytest.raises(UserError, match=f"{field}=1000000000: input should be less than or equal to 16384"):
+        load_config(None, [f"{field}=1000000000"])
