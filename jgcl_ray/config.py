@@ -21,6 +21,7 @@ from pydantic import (
     ValidationError,
 )
 
+from jgcl_ray.arguments import Parser
 from jgcl_ray.config_sections import (
     PATTERNS,
     STAGES,
@@ -330,5 +331,8 @@ def describe() -> str:
 
 
 if __name__ == "__main__":
+    Parser(
+        prog="python -m jgcl_ray.config", description="Print every setting with its default and a sentence, as YAML."
+    ).parse_args()
     with exit_on_user_error():
         print(describe(), end="")

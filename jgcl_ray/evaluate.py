@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ exit codes: 0 done; 2 something that you can correct, named in one line"""
 def main() -> None:
     """Parse, load, assess, write."""
     arguments = _parser().parse_intermixed_args()
-    with exit_on_user_error():
+    with exit_on_user_error(), ExitStack() as held:
         config = _config(arguments)
         # Slow to import: a mistake in the arguments is reported before that.
         from jgcl_ray.atomic import write_json
@@ -51,6 +52,7 @@ def main() -> None:
         from jgcl_ray.models.shipped import SHIPPED
         from jgcl_ray.progress import plain_console
         from jgcl_ray.training.checkpoint import checkpoints_in
+        from jgcl_ray.writer_lock import only_writer
 
         console = plain_console()
         if arguments.report is not None:
@@ -69,6 +71,8 @@ def main() -> None:
         if other is not None:
             query, gallery = labelled(dataset)
             check_comparable(other, query, len(gallery), protocol, arguments.rerank)
+        if arguments.report is not None:
+            held.enter_context(only_writer(arguments.report, "give another --report"))
         found = assess(
             encoder,
             dataset,

@@ -122,6 +122,8 @@ def _taken_over(file: Path, text: str, otherwise: str) -> bool:
 
 def _stale_owner(file: Path, otherwise: str) -> Owner | None:
     """Who left the lock behind; None where there is none now, or where it is being written. UserError: it lives."""
+    if file.is_symlink() or (file.exists() and not file.is_file()):  # a pipe would be waited for, and a lost link
+        raise UserError(f"{file}: no lock of jgcl_ray's; take it away, or {otherwise}")
     try:
         silent_for, content = time.time() - file.stat().st_mtime, file.read_bytes()
     except FileNotFoundError:  # given back meanwhile

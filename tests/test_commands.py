@@ -102,6 +102,13 @@ def test_a_commands_arguments_and_exit_code_are_passed_through() -> None:
     assert wrong.stderr.startswith("error: run.nmae='x': no such field; did you mean run.name?")
 
 
+def test_the_settings_are_printed_and_take_no_arguments() -> None:
+    assert "  weights_file: null\n" in _run("config").stdout
+    refused = _run("config", "data.root=crops")
+    assert refused.returncode == 2 and not refused.stdout
+    assert "data.root=crops" in refused.stderr and refused.stderr.count("\n") == 1
+
+
 def test_an_unknown_command_is_named_with_the_one_that_is_meant() -> None:
     wrong = _run("trian")
     assert (wrong.returncode, wrong.stdout) == (2, "")

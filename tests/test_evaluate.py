@@ -22,6 +22,7 @@ from jgcl_ray.encoder import Encoder
 from jgcl_ray.evaluation.bootstrap import mean_interval
 from jgcl_ray.evaluation.ranking import Labels, rank, rank_by
 from jgcl_ray.evaluation.reranking import rerank
+from jgcl_ray.writer_lock import only_writer
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*is not market1501 as published", "ignore:.*are left out", "ignore:.*are from one camera"
@@ -230,6 +231,15 @@ def test_report_of_a_checkpoint_without_a_run_log(call: Call, run: Path, photos:
     assert code == 0 and (report / "index.html").is_file() and (report / "clusters.png").is_file()
     assert f"report: {report / 'index.html'}" in err and "lies in no run folder" in err
     assert "Jaccard distance of 0.500" in (report / "index.html").read_text(encoding="utf-8")
+
+
+def test_two_evaluations_do_not_write_one_report(call: Call, run: Path, photos: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    arguments = ("--checkpoint", run, "--data", "market1501", "--root", photos, "--report", report)
+    with only_writer(report):
+        code, out, err = call(*arguments)
+    assert code == 2 and not out and "writes there since" in err and "give another --report" in err
+    assert not list(report.iterdir())
 
 
 def without(photos: Path, folder: Path, pattern: str) -> Path:

@@ -80,6 +80,22 @@ def test_half_a_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("kind", ["link to nowhere", "pipe", "folder", "text"])
+def test_what_is_no_lock_is_named_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    lock = tmp_path / LOCK
+    if kind == "link to nowhere":
+        lock.symlink_to(tmp_path / "gone")
+    elif kind == "pipe":
+        os.mkfifo(lock)
+    elif kind == "folder":
+        lock.mkdir()
+    else:
+        lock.write_text("rubbish")
+    with pytest.raises(UserError, match=r"lock\.json: no lock of jgcl_ray's; take it away"):
+        only_writer(tmp_path).__enter__()
+    assert os.path.lexists(lock)
+
+
 def test_who_lives_is_seen_to_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_lock, "BEAT", 0.01)
     with only_writer(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
+from jgcl_ray.atomic import one_at_a_time
 from jgcl_ray.contact_sheet import check_sheet
 from jgcl_ray.data.datasets.unfinished import STATE
 from jgcl_ray.errors import UserError
@@ -75,15 +76,17 @@ def extract_crops(request: Request) -> list[str]:
     failed = [result for result in results if isinstance(result, UserError)]
     for reason in failed[:-1]:
         print(f"error: {reason}", file=sys.stderr)
-    records = records_of(out)
-    if failed and not records:  # nothing to make tables of
-        raise failed[-1]
-    write_tables(out, records)
-    lines = write_summary(out, records)
-    if records:
-        sheet = request.sheet or out / STATE / "sheet.png"
-        write_sheet(out, sheet, records)
-        lines.append(f"sheet: {sheet}")
+    # Another command may finish other cameras of this folder meanwhile: the tables hold those of both.
+    with one_at_a_time(out / STATE / ".tables"):
+        records = records_of(out)
+        if failed and not records:  # nothing to make tables of
+            raise failed[-1]
+        write_tables(out, records)
+        lines = write_summary(out, records)
+        if records:
+            sheet = request.sheet or out / STATE / "sheet.png"
+            write_sheet(out, sheet, records)
+            lines.append(f"sheet: {sheet}")
     if failed:
         raise failed[-1]
     return lines

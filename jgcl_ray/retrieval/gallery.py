@@ -114,6 +114,27 @@ def remove_images(index: GalleryIndex, places: Iterable[Path]) -> int:
     return int(wanted.sum())
 
 
+def gone(index: GalleryIndex, places: Iterable[Path]) -> list[str]:
+    """Images of the index that lay at some files and below some folders, and are there no more."""
+    bases = [str(absolute_place(place)) for place in places]
+    return [
+        path
+        for path in index.paths
+        if any(path == base or path.startswith(f"{base.rstrip('/')}/") for base in bases) and _stamp(path) == -1
+    ]
+
+
+def changes_since(index: GalleryIndex, paths: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Of some images of the index: those whose files are gone, and those whose files have changed since."""
+    wanted = set(paths)
+    stamps = {path: stamp for path, stamp in zip(index.paths, index.stamps.tolist(), strict=True) if path in wanted}
+    now = {path: _stamp(path) for path in stamps}
+    return (
+        [path for path in stamps if now[path] == -1],
+        [path for path, stamp in stamps.items() if now[path] not in (-1, stamp)],
+    )
+
+
 def readable(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     """The paths whose images can be decoded to the end, and the others."""
     unreadable = {path for path in paths if not _decodes(path)}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from jgcl_ray.encoder import Encoder
-from jgcl_ray.errors import UserError
+from jgcl_ray.errors import UserError, legible
 from jgcl_ray.ownership import is_index
 from jgcl_ray.places import at_home, check_file
 from jgcl_ray.retrieval.answers import Answer, answer
@@ -18,7 +19,9 @@ from jgcl_ray.retrieval.gallery import (
     absolute_place,
     add_images,
     cameras_of,
+    changes_since,
     check_encoder,
+    gone,
     images_at,
     new_index,
     readable,
@@ -85,6 +88,7 @@ def search_gallery(request: Request) -> list[Answer]:
         added = add_images(index, encoder, paths, request.batch_size, True, cameras, sightings)
     if request.remove:
         removed = remove_images(index, request.remove)
+    _note(gone(index, request.add), "in the index, but no longer on disk", "take out what is gone by --remove")
     if places or removed:
         with only_writer(request.index.parent, "give this command again", f".{request.index.name}.lock"):
             if _state(request.index) != found:
@@ -99,7 +103,19 @@ def search_gallery(request: Request) -> list[Answer]:
     assert encoder is not None
     among = Filter(tuple(request.in_camera), request.since, request.until)
     queries = [str(path) for path in request.query]
-    return answer(index, encoder, queries, request.k, request.camera, request.by == "track", among)
+    answers = answer(index, encoder, queries, request.k, request.camera, request.by == "track", among)
+    missing, changed = changes_since(index, {path for one in answers for path in one.paths})
+    _note(missing, "among the answers, but no longer on disk", "take out what is gone by --remove")
+    _note(changed, "among the answers, but changed since being embedded", "put what has changed in again by --add")
+    return answers
+
+
+def _note(paths: Sequence[str], what: str, remedy: str) -> None:
+    """A line on standard error about images, if there are any."""
+    if paths:
+        are = "is" if len(paths) == 1 else "are"
+        first = f"first {legible(paths[0])}"
+        print(f"note: {counted(len(paths), 'image')} {are} {what}, {first}; {remedy}", file=sys.stderr)
 
 
 def _cameras(request: Request, index: GalleryIndex) -> dict[str, str]:

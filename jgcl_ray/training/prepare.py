@@ -316,6 +316,16 @@ def _check_weights(config: Config) -> None:
     if isinstance(config.run.resume, Path):
         read_manifest(newest_in(config.run.resume), verify=True)
     if config.encoder.weights_file is not None:
+        if config.encoder.weights == "random":
+            raise UserError(
+                "encoder.weights_file: not read with encoder.weights=random; give encoder.weights=imagenet, which "
+                "then means that file, or encoder.weights_file=null"
+            )
+        if config.run.init_from is not None:
+            raise UserError(
+                f"encoder.weights_file and run.init_from={config.run.init_from}: two starts of one encoder; set one "
+                "of them to null"
+            )
         build_networks(config)
     if config.run.init_from is not None:
         random = config.encoder.model_copy(update={"weights": "random", "weights_file": None})  # fetches nothing

@@ -26,6 +26,7 @@ from jgcl_ray.footage.__main__ import main
 from jgcl_ray.footage.command import Request, extract_crops
 from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source, sequences
+from jgcl_ray.footage.summary import write_tables
 
 COUNT = 40  # frames: four seconds
 
@@ -309,6 +310,28 @@ def test_two_commands_do_not_cut_one_camera(
     assert "writes there since" in told[0] and "another --out" in told[0] and told[0].count("\n") == 1
     assert {row["camera"] for row in table(tmp_path / "crops" / "tracks.csv")} == {"door", "hall"}
     assert not list((tmp_path / "crops").glob("**/*.lock"))
+
+
+def test_tables_hold_a_camera_that_another_command_finishes_meanwhile(
+    tmp_path: Path, door: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at the records and the last table one command writes."""
+    arguments = ["--frames", str(door.frames), "--tracks", str(door.tracks), "--out", str(tmp_path / "crops")]
+    other: list[subprocess.Popen[bytes]] = []
+
+    def other_meanwhile(*given: Any) -> None:
+        hall = [sys.executable, "-m", "jgcl_ray.footage", "--camera", "hall", *arguments]
+        other.append(subprocess.Popen(hall, stderr=subprocess.PIPE))
+        assert other[0].stderr is not None
+        assert any(b"waiting for another process" in line for line in other[0].stderr)
+        monkeypatch.setattr(command, "write_tables", write_tables)
+        write_tables(*given)
+
+    monkeypatch.setattr(command, "write_tables", other_meanwhile)
+    main(["--camera", "door", *arguments])
+    assert other[0].wait() == 0
+    assert {row["camera"] for row in table(tmp_path / "crops" / "tracks.csv")} == {"door", "hall"}
+    assert set(json.loads((tmp_path / "crops" / "summary.json").read_text())["by_camera"]) == {"door", "hall"}
 
 
 def test_one_bad_camera_does_not_cost_the_others(

@@ -178,6 +178,28 @@ def test_answers_outlive_their_files(
     assert (tmp_path / "sheet.png").is_file()
 
 
+def test_photos_that_went_or_changed_since_are_named(
+    run: Path, gallery: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = shutil.copy(gallery / "a" / "1.png", tmp_path / "query.png")
+    call("--checkpoint", run, "--index", built, "--query", query)
+    assert "note:" not in capsys.readouterr().err
+    (gallery / "a" / "1.png").rename(gallery / "a" / "new name.png")
+    shutil.copy(gallery / "b" / "3.png", gallery / "a" / "2.png")
+    call("--checkpoint", run, "--index", built, "--query", query)
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+    assert len(notes) == 2
+    assert f"no longer on disk, first {gallery}/a/1.png; take out what is gone by --remove" in notes[0]
+    assert f"changed since being embedded, first {gallery}/a/2.png; put what has changed in again" in notes[1]
+
+    call("--checkpoint", run, "--index", built, "--add", gallery / "b")
+    assert "note:" not in capsys.readouterr().err
+    call("--checkpoint", run, "--index", built, "--add", gallery)
+    assert f"1 image is in the index, but no longer on disk, first {gallery}/a/1.png" in capsys.readouterr().err
+    call("--checkpoint", run, "--index", built, "--remove", gallery / "a" / "1.png", "--query", query)
+    assert "note:" not in capsys.readouterr().err
+
+
 def test_a_change_by_another_command_is_not_overwritten(
     run: Path, gallery: Path, built: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

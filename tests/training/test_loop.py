@@ -322,6 +322,20 @@ def test_weights_are_read_before_the_run(walkers: Path, tmp_path: Path, field: s
         plan_run(configured(walkers, tmp_path, "encoder.weights=imagenet", f"{field}={tmp_path / 'cut.pth'}"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (("encoder.weights=random",), "not read with encoder.weights=random"),
+        (("encoder.weights=imagenet", "run.init_from=rendered"), "run.init_from=rendered: two starts"),
+    ],
+)
+def test_a_weights_file_that_would_not_be_read_is_named(
+    walkers: Path, tmp_path: Path, settings: tuple[str, ...], named: str
+) -> None:
+    with pytest.raises(UserError, match=rf"encoder\.weights_file.*{named}"):
+        plan_run(configured(walkers, tmp_path, *settings, f"encoder.weights_file={tmp_path / 'any.pth'}"))
+
+
 def test_stages_go_by_either_name(walkers: Path, tmp_path: Path) -> None:
     assert configured(walkers, tmp_path, "run.stages=[warmup, generator, joint]").run.stages[1] == "generation"
 
