@@ -91,11 +91,6 @@ class ClusterContrastConfig(ContrastSchedule):
     )
     view_weight: float = Field(1.0, ge=0, description="Weight of the losses of views.")
     proxy_temperature: float = Field(0.07, gt=0, description="Temperature of that contrast.")
-    negatives: Literal["all", "shared_cameras"] = Field(
-        "all",
-        description="Clusters that an image is compared with: all, or those that share a camera with its own, as two "
-        "that share none may be one person, cut in two.",
-    )
     proxy_negatives: int = Field(
         50, ge=1, description="Proxies of other clusters that an image is compared with, the nearest ones."
     )

@@ -16,15 +16,13 @@ def camera_proxy_contrast(
     temperature: float,
     negatives: int,
     trust: torch.Tensor | None = None,
-    rivals: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean over the batch of the mean over p in P of -log(exp(f.p/t) / (exp(f.p/t) + sum_n exp(f.n/t))).
 
     P: the proxies of the image's cluster in the cameras other than its own; n: the `negatives` proxies of other
     clusters that are most like f. f (B, D): embeddings of any scale, normalised here, in the memory's precision;
     labels (B,) int64, cameras (B,). An outlier (-1), and an image whose cluster no other camera sees, counts as a
-    loss of 0. trust (B,): factors on the loss of each image. rivals (B, R) bool: the proxies n that
-    an image may be compared with; None: those of all other clusters.
+    loss of 0. trust (B,): factors on the loss of each image.
     """
     rows = proxies.memory.rows
     f = F.normalize(f.to(rows.dtype), dim=1)
@@ -34,11 +32,8 @@ def camera_proxy_contrast(
         return logits.sum()
     same = labels[:, None] == proxies.clusters
     positive = same & (cameras[:, None] != proxies.cameras)
-    nothing = (
-        torch.finfo(logits.dtype).min / 2
-    )  # of one's own cluster and of no rival; -inf would have no gradient where no other is
-    left_out = same if rivals is None else same | ~rivals
-    hardest = logits.masked_fill(left_out, nothing).topk(min(negatives, len(proxies)), dim=1).values
+    nothing = torch.finfo(logits.dtype).min / 2  # of one's own cluster; -inf would have no gradient where no other is
+    hardest = logits.masked_fill(same, nothing).topk(min(negatives, len(proxies)), dim=1).values
     others = hardest.logsumexp(1, keepdim=True)
     of_each = F.softplus(others - logits).masked_fill(~positive, 0.0)
     losses = of_each.sum(1) / positive.sum(1).clamp(min=1)

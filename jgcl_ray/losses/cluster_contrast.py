@@ -14,21 +14,17 @@ def cluster_contrast(
     memory: CentroidMemory,
     temperature: float,
     trust: torch.Tensor | None = None,
-    rivals: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean over the batch of -log(exp(f.phi_y/t) / sum_k exp(f.phi_k/t)), phi_k the centroid of cluster k.
 
     f (B, D): embeddings of any scale, normalised here, in the memory's precision; labels (B,) int64. An outlier (-1)
     counts as a loss of 0, so that workers with outliers weigh as much as those without. trust (B,): factors on the
-    loss of each image. rivals (B, C) bool: the clusters k that an image is compared with, its own among them; None:
-    all.
+    loss of each image.
     """
     f = F.normalize(f.to(memory.rows.dtype), dim=1)
     with torch.autocast(f.device.type, enabled=False):
         logits = f @ memory.rows.T / temperature  # (B, C)
     if not len(memory):
         return logits.sum()
-    if rivals is not None:
-        logits = logits.masked_fill(~rivals, -torch.inf)
     losses = F.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
     return (losses if trust is None else losses * trust).sum() / len(f)

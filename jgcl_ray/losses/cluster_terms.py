@@ -15,7 +15,6 @@ from jgcl_ray.losses.camera_proxies import camera_proxy_contrast
 from jgcl_ray.losses.cluster_contrast import cluster_contrast
 from jgcl_ray.losses.joint import Terms
 from jgcl_ray.memories.centroids import CentroidMemory
-from jgcl_ray.memories.cluster_cameras import ClusterCameras
 from jgcl_ray.memories.proxies import CameraProxies
 
 
@@ -35,19 +34,15 @@ def cluster_terms(
     proxies: CameraProxies | None,
     temperature: float,
     config: ClusterContrastConfig,
-    cameras: ClusterCameras | None = None,
 ) -> Terms:
     """The terms, each the mean over the batch, without its weight; without proxies none of theirs.
 
-    temperature: of the contrast with the centroids (centroid_memory.temperature). cameras: of the clusters, where
-    only those count as negatives that share one.
+    temperature: of the contrast with the centroids (centroid_memory.temperature).
     """
     f, labels, trust = images.f, images.labels, images.trust
-    rivals = None if cameras is None else cameras.rivals(labels)
-    terms = {"cluster_contrast": cluster_contrast(f, labels, centroids, temperature, trust, rivals)}
+    terms = {"cluster_contrast": cluster_contrast(f, labels, centroids, temperature, trust)}
     if proxies is not None:
-        rivals = None if cameras is None else cameras.rival_proxies(labels, proxies.cameras)
-        settings = config.proxy_temperature, config.proxy_negatives, trust, rivals
+        settings = config.proxy_temperature, config.proxy_negatives, trust
         terms["camera_proxies"] = camera_proxy_contrast(f, labels, images.cameras, proxies, *settings)
     return terms
 

@@ -22,7 +22,6 @@ from jgcl_ray.data.surface_views import ViewedImages
 from jgcl_ray.losses.cluster_terms import EmbeddedImages, cluster_terms, weighted_cluster_terms
 from jgcl_ray.losses.joint import Terms
 from jgcl_ray.memories.centroids import CentroidMemory
-from jgcl_ray.memories.cluster_cameras import ClusterCameras
 from jgcl_ray.memories.instances import MemoryBank, build_memory_bank
 from jgcl_ray.memories.proxies import CameraProxies
 from jgcl_ray.models.batch_norm import share_statistics
@@ -119,7 +118,6 @@ class ClusterContrast:
         self.surface_views: ViewedImages | None = batches_from if isinstance(batches_from, ViewedImages) else None
         self.memory: CentroidMemory | None = None
         self.proxies: CameraProxies | None = None
-        self._sharing: ClusterCameras | None = None
 
     def begin(self, step: int) -> None:
         """See Stage."""
@@ -132,7 +130,7 @@ class ClusterContrast:
             features, numbers = self.session.features(step), dict(self.session.label_anew(step))
         labels = torch.from_numpy(self._labels())
         self.memory = CentroidMemory(features, labels, self.config.centroid_memory, self.session.device)
-        self.proxies, self._sharing = self._new_proxies(features), self._new_sharing()
+        self.proxies = self._new_proxies(features)
         return numbers
 
     def batches(self, epoch: int, first: int) -> Iterator[ImageBatch]:
@@ -183,7 +181,6 @@ class ClusterContrast:
         self.memory = CentroidMemory(rows, torch.arange(len(rows)), self.config.centroid_memory, self.session.device)
         self.memory.load_state_dict(state["centroids"])
         self.proxies = self._new_proxies(torch.zeros(len(self.images), rows.shape[1]))
-        self._sharing = self._new_sharing()
         if self.proxies is not None:
             self.proxies.load_state_dict(state["proxies"])
 
@@ -192,7 +189,7 @@ class ClusterContrast:
         assert self.memory is not None
         trust = None if self.source is not None else self.session.trust(index)
         images, temperature = EmbeddedImages(f, y, cameras, trust), self.config.centroid_memory.temperature
-        return cluster_terms(images, self.memory, self.proxies, temperature, self.extensions, self._sharing)
+        return cluster_terms(images, self.memory, self.proxies, temperature, self.extensions)
 
     def _labels_of_rows(self, index: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(self._labels())[index.cpu()].to(index.device)
@@ -209,11 +206,6 @@ class ClusterContrast:
             return None
         cameras, settings = self.images.split.cameras, self.config.centroid_memory
         return CameraProxies(features, self._labels(), cameras, settings, self.session.device)
-
-    def _new_sharing(self) -> ClusterCameras | None:
-        if self.extensions.negatives == "all":
-            return None
-        return ClusterCameras(self._labels(), self.images.split.cameras, self.session.device)
 
     def _labels(self) -> np.ndarray:
         return _labels_of(self.session).labels if self.source is None else self.source.labels

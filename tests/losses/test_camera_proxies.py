@@ -57,20 +57,6 @@ def test_equals_the_sums_written_out(negatives: int) -> None:
     assert f.grad[0].abs().sum() > 0 and f.grad[1:3].eq(0).all()
 
 
-def test_only_rivals_are_negatives() -> None:
-    proxies, _ = make_proxies()
-    f, label, camera = torch.randn(1, 6, generator=torch.Generator().manual_seed(1)), torch.tensor([1]), 3
-    none = camera_proxy_contrast(
-        f, label, torch.tensor([camera]), proxies, 0.07, 50, rivals=torch.zeros(1, len(proxies), dtype=torch.bool)
-    )
-    rivals = (proxies.cameras == 1)[None]  # of other clusters: the first of cluster 0, and cluster 3
-    some = camera_proxy_contrast(f, label, torch.tensor([camera]), proxies, 0.07, 50, rivals=rivals)
-    similar = (F.normalize(f, dim=1)[0] @ proxies.memory.rows.T / 0.07).exp().tolist()
-    own, first, last = similar[3], similar[0], similar[6]
-    assert none.item() == 0
-    assert some.item() == pytest.approx(-math.log(own / (own + first + last)), rel=1e-4)
-
-
 def test_a_single_cluster_has_no_negatives_and_no_gradient() -> None:
     proxies, _ = make_proxies(np.zeros(4, np.int64), np.array([1, 1, 2, 3]))
     f = torch.randn(2, 6, generator=torch.Generator().manual_seed(1), requires_grad=True)

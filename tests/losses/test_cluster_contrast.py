@@ -33,16 +33,6 @@ def test_equals_the_sums_written_out_and_outliers_count_as_zero() -> None:
     assert f.grad[0].abs().sum() > 0
 
 
-def test_only_rivals_are_negatives() -> None:
-    memory, labels = make_memory([0, 1, 2, 3]), torch.tensor([0, 3])
-    f = torch.randn(2, 6, generator=torch.Generator().manual_seed(3))
-    rivals = torch.tensor([[True, False, True, False], [False, False, False, True]])
-    similar = (F.normalize(f, dim=1)[0] @ memory.rows.T / 0.05).exp()
-    first = -math.log(similar[0] / (similar[0] + similar[2]))
-    loss = cluster_contrast(f, labels, memory, 0.05, rivals=rivals)
-    assert loss.item() == pytest.approx(first / 2, rel=1e-4)  # the second has none to be told from
-
-
 def test_trust_scales_the_loss_of_each_image() -> None:
     memory, labels = make_memory([0, 1, 2]), torch.tensor([0, 2])
     f = torch.randn(2, 6, generator=torch.Generator().manual_seed(2))

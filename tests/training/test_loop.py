@@ -110,8 +110,7 @@ def test_the_encoder_before_the_stage_competes_for_the_best(
 
 CONTRAST = """
     joint.recipe=cluster_contrast run.stages=[warmup,joint] data.other_cameras_first=true
-    cluster_contrast.proxy_weight=0.5 cluster_contrast.negatives=shared_cameras
-    pseudo_labels.mirrored=true pseudo_labels.camera_means=true
+    cluster_contrast.proxy_weight=0.5 pseudo_labels.mirrored=true pseudo_labels.camera_means=true
     cluster_contrast.batches_per_epoch=2
 """.split()
 
