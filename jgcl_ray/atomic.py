@@ -17,7 +17,11 @@ from typing import Any
 
 from jgcl_ray.errors import UserError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_ROOM = {
+    errno.ENOSPC: "its disk is full; make room and give the command again",
+    errno.EDQUOT: "its disk is full; make room and give the command again",
+    errno.EFBIG: "larger than a file may be there; raise the limit (ulimit -f), or give another place",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -47,15 +51,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def room_for(path: Path) -> Iterator[None]:
-    """UserError where writing `path` fails on a full disk, whatever the library that writes makes of it."""
+    """UserError where writing `path` fails on a full disk or at a limit of its size, whatever the library that writes
+    makes of it."""
     try:
         yield
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:
             # safetensors has an error of its own, torch.save one that follows on the system's.
-            if getattr(cause, "errno", None) in _FULL or f"(os error {errno.ENOSPC})" in str(cause):
-                raise UserError(f"{path}: its disk is full; make room and give the command again") from None
+            for number, reason in _NO_ROOM.items():
+                if getattr(cause, "errno", None) == number or f"(os error {number})" in str(cause):
+                    raise UserError(f"{path}: {reason}") from None
             cause = cause.__context__
         raise
 

@@ -90,23 +90,25 @@ def main() -> None:
             document |= comparison.document()
         if not (arguments.cross_camera or arguments.report):
             document.pop("cross_camera", None)
-        if arguments.json is not None:
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            write_json(arguments.json, document)
-        if arguments.cross_camera:
-            print("\n".join(found.camera_lines()))
-        if comparison is not None:
-            print("\n".join(comparison.lines(found.camera_name)))
-        if arguments.report is not None:
-            console.print("drawing the report")
-            trained = (encoder.config or config).pseudo_labels
-            labelling = for_gallery(trained, len(dataset.train), len(found.gallery))
-            labelling = labelling.model_copy(update=_given(config.pseudo_labels))
-            files = write_report(arguments.report, found, encoder, labelling, document, comparison)
-            console.print(f"report: {arguments.report / 'index.html'}")
-            console.print(keep_with_run(checkpoint, files, dataset.name))
-        print("\n".join(found.lines()))
-        print(f"mAP {document['mAP']:.4f} rank-1 {document['rank-1']:.4f}")
+        try:
+            if arguments.json is not None:
+                arguments.json.parent.mkdir(parents=True, exist_ok=True)
+                write_json(arguments.json, document)
+            if arguments.cross_camera:
+                print("\n".join(found.camera_lines()))
+            if comparison is not None:
+                print("\n".join(comparison.lines(found.camera_name)))
+            if arguments.report is not None:
+                console.print("drawing the report")
+                trained = (encoder.config or config).pseudo_labels
+                labelling = for_gallery(trained, len(dataset.train), len(found.gallery))
+                labelling = labelling.model_copy(update=_given(config.pseudo_labels))
+                files = write_report(arguments.report, found, encoder, labelling, document, comparison)
+                console.print(f"report: {arguments.report / 'index.html'}")
+                console.print(keep_with_run(checkpoint, files, dataset.name))
+        finally:  # a disk may be full: the scores are there
+            print("\n".join(found.lines()))
+            print(f"mAP {document['mAP']:.4f} rank-1 {document['rank-1']:.4f}")
 
 
 def _given(section: Section) -> dict[str, Any]:

@@ -50,12 +50,14 @@ def main(arguments: list[str] | None = None) -> None:
         if file is not None:
             check_file(file, "--json", is_answers)
         answers = search_gallery(Request(**given))
-        if sheet is not None:
-            write_sheet(answers, sheet)
-        if file is not None:
-            write_json(file, [asdict(answer) for answer in answers])
-        for answer in answers:
-            print("\n".join([legible(answer.query), *answer.lines()] if len(answers) > 1 else answer.lines()))
+        try:
+            if sheet is not None:
+                write_sheet(answers, sheet)
+            if file is not None:
+                write_json(file, [asdict(answer) for answer in answers])
+        finally:  # a disk may be full: the answers are there
+            for answer in answers:
+                print("\n".join([legible(answer.query), *answer.lines()] if len(answers) > 1 else answer.lines()))
 
 
 def _parser() -> Parser:

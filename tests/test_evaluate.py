@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from PIL import Image, ImageOps
 from jgcl_ray import evaluate
 from jgcl_ray.data import datasets
 from jgcl_ray.encoder import Encoder
+from jgcl_ray.evaluation import report as report_module
 from jgcl_ray.evaluation.bootstrap import mean_interval
 from jgcl_ray.evaluation.ranking import Labels, rank, rank_by
 from jgcl_ray.evaluation.reranking import rerank
@@ -240,6 +243,19 @@ def test_two_evaluations_do_not_write_one_report(call: Call, run: Path, photos: 
         code, out, err = call(*arguments)
     assert code == 2 and not out and "writes there since" in err and "give another --report" in err
     assert not list(report.iterdir())
+
+
+def test_scores_are_told_where_the_report_cannot_be_written(
+    call: Call, run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "report/accuracy.png")
+
+    monkeypatch.setattr(report_module, "write_picture", full)
+    arguments = ("--checkpoint", run, "--data", "market1501", "--root", photos, "--report", tmp_path / "report")
+    code, out, err = call(*arguments)
+    assert code == 2 and err.splitlines()[-1].startswith("error: report/accuracy.png: No space left on device")
+    assert out.splitlines()[-1].startswith("mAP ")
 
 
 def without(photos: Path, folder: Path, pattern: str) -> Path:

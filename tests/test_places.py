@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from jgcl_ray import evaluate, export, generate, pretrain, search, train, tune
-from jgcl_ray.atomic import replacing, room_for
+from jgcl_ray.atomic import replacing, room_for, write_bytes
 from jgcl_ray.cache import cache_folder
 from jgcl_ray.data import staging
 from jgcl_ray.data.walkers import __main__ as walkers
@@ -112,8 +115,8 @@ def test_a_full_disk_is_found_ahead_and_on_the_way(
         full()
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("error: crops/x.jpg: No space left on device; ")
-    with pytest.raises(OSError, match="Input/output"), exit_on_user_error():
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    with pytest.raises(OSError, match="Invalid argument"), exit_on_user_error():  # a fault of the program
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
 def test_a_device_stays_one() -> None:
@@ -252,6 +255,23 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", nowhere)
     with pytest.raises(UserError, match="JGCL_RAY_CACHE"):
         cache_folder()
+
+
+def test_a_file_above_the_limit_of_sizes_is_named(tmp_path: Path) -> None:
+    tensors = {"x": torch.zeros(10_000)}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"x\.bin: larger than a file may be there; .*ulimit -f"):
+            write_bytes(tmp_path / "x.bin", bytes(2000))
+        with (
+            pytest.raises(UserError, match=r"x\.safetensors: larger than a file may be there"),
+            replacing(tmp_path / "x.safetensors") as partial,
+        ):
+            save_file(tensors, partial)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("where", ["projections", "a copy of the photos", "walkers"])

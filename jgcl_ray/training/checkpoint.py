@@ -105,25 +105,29 @@ class Checkpoints:
         target, partial = self.folder / name, self.folder / f".{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        with room_for(target):
-            for part, module in networks.named():
-                save_weights(module, partial / f"{part}.safetensors")
-            with (partial / _STATE).open("wb") as file:  # of a name alone torch does not tell that the disk is full
-                torch.save(dict(saved.state), file)
-            if saved.images:
-                (partial / LISTING).write_bytes(saved.images)
-            manifest = {
-                "position": asdict(saved.position),
-                "scores": dict(saved.scores),
-                "config": dict(saved.config),
-                "sha256": {path.name: _digest(path) for path in sorted(partial.iterdir())},
-            }
-            (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-            for path in partial.iterdir():
-                sync(path)
-            if target.exists():
-                shutil.rmtree(target)
-            partial.rename(target)
+        try:
+            with room_for(target):
+                for part, module in networks.named():
+                    save_weights(module, partial / f"{part}.safetensors")
+                with (partial / _STATE).open("wb") as file:  # of a name alone torch does not tell of a full disk
+                    torch.save(dict(saved.state), file)
+                if saved.images:
+                    (partial / LISTING).write_bytes(saved.images)
+                manifest = {
+                    "position": asdict(saved.position),
+                    "scores": dict(saved.scores),
+                    "config": dict(saved.config),
+                    "sha256": {path.name: _digest(path) for path in sorted(partial.iterdir())},
+                }
+                (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+                for path in partial.iterdir():
+                    sync(path)
+                if target.exists():
+                    shutil.rmtree(target)
+                partial.rename(target)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)  # on a full disk nothing else could be written any more
+            raise
         sync(self.folder)
         self._point(LATEST, name)
         self._prune()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def work(
     try:
         return _work(plan, clusterer, shard, device, report, preempted)
     except UserError as error:
-        refused.write_text(str(error), encoding="utf-8")
+        with suppress(OSError):  # its disk may be what is full
+            refused.write_text(str(error), encoding="utf-8")
         raise
 
 

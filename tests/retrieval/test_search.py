@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from PIL import Image
 
 from jgcl_ray.camera_means import CameraMeans
 from jgcl_ray.encoder import Encoder
-from jgcl_ray.retrieval import request
+from jgcl_ray.retrieval import answers, request
 from jgcl_ray.retrieval.index import GalleryIndex
 from jgcl_ray.search import main
 from jgcl_ray.writer_lock import only_writer
@@ -176,6 +177,21 @@ def test_answers_outlive_their_files(
     call("--checkpoint", run, "--index", built, "--query", query, query, "--sheet", tmp_path / "sheet.png")
     assert capsys.readouterr().out.count(str(gallery / "a" / "1.png")) == 2
     assert (tmp_path / "sheet.png").is_file()
+
+
+def test_answers_are_told_where_the_sheet_cannot_be_written(
+    run: Path, gallery: Path, built: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sheet.png")
+
+    monkeypatch.setattr(answers, "write_picture", full)
+    query, sheet = gallery / "a" / "1.png", built.parent / "sheet.png"
+    with pytest.raises(SystemExit) as ended:
+        call("--checkpoint", run, "--index", built, "--query", query, "--sheet", sheet)
+    told = capsys.readouterr()
+    assert ended.value.code == 2 and told.err.splitlines()[-1].startswith("error: sheet.png: No space left")
+    assert told.out.splitlines()[0].endswith(f"\t{query}")
 
 
 def test_photos_that_went_or_changed_since_are_named(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import torch
 from checkpoints import SMALL, write_run
 
 from jgcl_ray.config import load_config
@@ -44,6 +45,18 @@ def test_a_disk_that_takes_no_links_is_found_at_once(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Path, "symlink_to", refused)
     with pytest.raises(UserError, match="no links can be made there"):
         checkpoints.try_links()
+
+
+def test_half_a_checkpoint_does_not_keep_a_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    config, checkpoints = load_config(None, SMALL), Checkpoints(tmp_path)
+    networks, saved = build_networks(config), Saved(Position(step=1), config.model_dump(mode="json"), {})
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="step0000001: its disk is full"):
+        checkpoints.save("step0000001", networks, saved)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_newest_is_that_of_the_most_steps_however_many_digits(tmp_path: Path) -> None:
