@@ -34,6 +34,10 @@ from typing import Any
 
 import torch
 
+from jgcl_ray.arguments import Parser, finite
+from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.places import check_folder
+
 PARTS = Path(__file__).with_name("gpu_parts.py")
 Record = dict[str, Any]
 
@@ -229,13 +233,16 @@ def check(wanted: Sequence[Part], out: Path, cuda: bool, seconds: float) -> list
 
 def main(given: Sequence[str] | None = None) -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for the results")
     parser.add_argument("--parts", default="", help="A,B: those whose names begin so (all)")
-    parser.add_argument("--seconds", type=float, default=510, help="for all parts together (510)")
+    parser.add_argument("--seconds", type=finite, default=510, help="for all parts together (510)")
     parser.add_argument("--data", type=Path, help="rendered walkers for the job (rendered into OUT/cache)")
     arguments = parser.parse_args(given)
     out, cuda = arguments.out.absolute(), torch.cuda.is_available()
+    check_folder(out, "out")
+    if arguments.data is not None and not arguments.data.is_dir():
+        raise UserError(f"--data {arguments.data}: no such folder; give one that jgcl_ray.data.walkers has written")
     known = parts(FULL if cuda else SMALL, out, arguments.data and arguments.data.absolute())
     begins = tuple(arguments.parts.split(","))
     for begin in begins:
@@ -246,4 +253,6 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with exit_on_user_error():
+        code = main()
+    sys.exit(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,27 @@ def test_exit_codes(check: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["FILE"], "FILE: not a folder"),
+        (["OUT", "--seconds", "nan"], "'nan' is not a number"),
+        (["OUT", "--data", "GONE"], "GONE: no such folder"),
+        (["--help"], "usage: gpu_check.sh OUT"),
+        ([], "usage: gpu_check.sh OUT"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments: list[str], named: str, tmp_path: Path) -> None:
+    (tmp_path / "FILE").write_text("precious")
+    given = [str(tmp_path / text) if text.isupper() else text for text in arguments]
+    script = Path(__file__).parents[1] / "benchmarks" / ("gpu_check.py" if "usage" not in named else "gpu_check.sh")
+    command = [sys.executable] if script.suffix == ".py" else ["bash"]
+    done = subprocess.run([*command, str(script), *given], capture_output=True, text=True)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith("error: ") and named in done.stderr and done.stderr.count("\n") == 1
+    assert (tmp_path / "FILE").read_text() == "precious" and len(list(tmp_path.iterdir())) == 1
+
+
 def test_the_job_is_stopped_and_scored(check: Any, walkers: Path, tmp_path: Path) -> None:
     assert check.main([str(tmp_path), "--parts", "job", "--data", str(walkers)]) == 0
     record = json.loads((tmp_path / "gpu_check.jsonl").read_text())

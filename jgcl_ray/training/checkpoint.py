@@ -223,11 +223,15 @@ class Checkpoints:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoint that a folder is, or those that a run's holds: its best, then its latest."""
+    """The checkpoint that a folder is, or those that a run's holds: its best, then its latest; a warning where one of
+    the two leads nowhere."""
     if (folder / MANIFEST).is_file():
         return [folder.resolve()]
     for inner in (folder / "checkpoints", folder):
         found = [(inner / link).resolve() for link in (BEST, LATEST) if (inner / link / MANIFEST).is_file()]
+        for link in (inner / BEST, inner / LATEST):
+            if found and link.is_symlink() and not (link / MANIFEST).is_file():
+                logger.warning("%s leads to no checkpoint (%s); taking %s", link, link.readlink(), found[0].name)
         if found:
             return found
     raise UserError(

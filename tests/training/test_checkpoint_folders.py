@@ -16,7 +16,15 @@ from checkpoints import SMALL, write_run
 from jgcl_ray.config import load_config
 from jgcl_ray.errors import UserError
 from jgcl_ray.models.networks import build_networks
-from jgcl_ray.training.checkpoint import MANIFEST, Checkpoints, Position, Saved, checkpoint_name, read_manifest
+from jgcl_ray.training.checkpoint import (
+    MANIFEST,
+    Checkpoints,
+    Position,
+    Saved,
+    checkpoint_name,
+    checkpoints_in,
+    read_manifest,
+)
 
 
 @pytest.mark.parametrize("link", ["latest", "best"])
@@ -33,6 +41,19 @@ def test_a_copy_that_followed_links_is_named(tmp_path: Path, link: str) -> None:
     (copy.folder / link).mkdir()
     with pytest.raises(UserError, match=f"{link}: not a link"):
         copy.check_links()
+
+
+def test_a_best_that_leads_nowhere_is_not_passed_over_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = write_run(tmp_path / "run")
+    latest = checkpoints_in(run)[-1]
+    assert not caplog.text
+    best = run / "checkpoints" / "best"
+    best.unlink(missing_ok=True)
+    best.symlink_to("step0000009-gone")
+    assert checkpoints_in(run) == [latest]
+    assert f"{best} leads to no checkpoint (step0000009-gone); taking {latest.name}" in caplog.text
 
 
 def test_a_disk_that_takes_no_links_is_found_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
