@@ -78,7 +78,6 @@ def test_exit_codes(check: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         check.main([str(tmp_path), "--parts", "nothing"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -100,6 +99,7 @@ def test_bad_arguments_are_one_line(arguments: list[str], named: str, tmp_path: 
     assert (tmp_path / "FILE").read_text() == "precious" and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_the_job_is_stopped_and_scored(check: Any, walkers: Path, tmp_path: Path) -> None:
     assert check.main([str(tmp_path), "--parts", "job", "--data", str(walkers)]) == 0
     record = json.loads((tmp_path / "gpu_check.jsonl").read_text())
