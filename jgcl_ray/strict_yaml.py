@@ -76,6 +76,8 @@ def parse_yaml(text: str) -> Any:
 def read_yaml(path: Path, option: str = "") -> Any:
     """The document in a file; UserError that names the file, after the option that gave it."""
     named = f"{option} {path}".strip()
+    if path.exists() and not path.is_file() and not path.is_dir():  # who opens a pipe may wait for ever
+        raise UserError(f"{named}: a pipe or a device; save it as a file and give that")
     try:
         return parse_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:

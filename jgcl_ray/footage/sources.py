@@ -64,6 +64,10 @@ class Source:
         for name, path in places.items():
             if path is not None and not path.exists():
                 raise UserError(f"camera {camera}: --{name} {path}: no such file or folder")
+            if path is not None and not (path.is_file() or path.is_dir()):  # read more than once, or without an end
+                raise UserError(
+                    f"camera {camera}: --{name} {path}: a pipe or a device; save it as a file and give that"
+                )
         found: dict[str, Any] = {name: absolute(path) for name, path in places.items() if path is not None}
         return replace(self, **found)
 
