@@ -112,7 +112,9 @@ def read_arrays(
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
     except UNREADABLE as error:
-        raise UserError(f"{path}: damaged ({in_short(error)}); {remedy}") from None
+        # NumPy's own word on what is no archive is to load pickles without care.
+        reason = in_short(error) if zipfile.is_zipfile(path) or isinstance(error, OSError) else "no archive of arrays"
+        raise UserError(f"{path}: damaged ({reason}); {remedy}") from None
     sizes: dict[str, int] = {}
     for name, array in found.items():
         kinds, *shape = {**expected, **optional}[name].split()

@@ -98,3 +98,10 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match="a pipe or a device, not a file"):
             read()
+
+
+def test_nobody_is_told_to_load_pickles(tmp_path: Path) -> None:
+    for content in (b"PK", b"", b"rubbish " * 100):
+        (tmp_path / "x.npz").write_bytes(content)
+        with pytest.raises(UserError, match=r"x\.npz: damaged \(no archive of arrays\); make it again"):
+            read_arrays(tmp_path / "x.npz", {"x": "f N"}, "make it again")
