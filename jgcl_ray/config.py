@@ -100,6 +100,9 @@ __all__ = [
     "validate",
 ]
 
+# Fields that earlier versions had, with the value that is what is done now.
+REMOVED = {("cluster_contrast", "negatives"): "all"}
+
 
 class Config(Section):
     """The root: one section per part."""
@@ -208,13 +211,25 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
 
 
 def validate(tree: Mapping[str, Any]) -> Config:
-    """A nested mapping as a Config; UserError in one line otherwise."""
+    """A nested mapping as a Config; UserError in one line otherwise.
+
+    Fields that earlier versions had are no error where they hold what is done now: runs and checkpoints of then open.
+    """
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(_without_removed(tree))
     except ValidationError as error:
         first, *others = error.errors()
         more = f" (and {len(others)} more)" if others else ""
         raise UserError(_one_line(first) + more) from None
+
+
+def _without_removed(tree: Mapping[str, Any]) -> dict[str, Any]:
+    kept = dict(tree)
+    for (section, field), now in REMOVED.items():
+        fields = kept.get(section)
+        if isinstance(fields, Mapping) and fields.get(field) == now:
+            kept[section] = {name: value for name, value in fields.items() if name != field}
+    return kept
 
 
 def to_yaml(config: Config) -> str:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from jgcl_ray.config import Config, configs_folder, describe, find_config, load_config, to_yaml
+from jgcl_ray.config import Config, configs_folder, describe, find_config, load_config, to_yaml, validate
 from jgcl_ray.errors import UserError
 
 
@@ -214,3 +214,11 @@ def test_a_width_that_no_memory_holds_is_refused(field: str) -> None:
     assert load_config(None, [f"{field}=16384"])
     with pytest.raises(UserError, match=f"{field}=1000000000: input should be less than or equal to 16384"):
         load_config(None, [f"{field}=1000000000"])
+
+
+def test_a_field_of_an_earlier_version_is_dropped_where_it_holds_what_is_done_now() -> None:
+    tree = {"cluster_contrast": {"negatives": "all", "lr": 0.25}}
+    assert validate(tree).cluster_contrast.lr == 0.25
+    assert tree["cluster_contrast"]["negatives"] == "all"
+    with pytest.raises(UserError, match=r"cluster_contrast\.negatives='shared_cameras': no such field"):
+        validate({"cluster_contrast": {"negatives": "shared_cameras"}})
