@@ -188,7 +188,7 @@ def _detectors() -> Iterator[Finding]:
 def _processor() -> Iterator[Finding]:
     import torch
 
-    from jgcl_ray.training.precision import computes_bf16
+    from jgcl_ray.floats import computes_bf16
 
     able = torch.cpu.get_capabilities()
     cores = len(os.sched_getaffinity(0))
@@ -204,7 +204,7 @@ def _processor() -> Iterator[Finding]:
 def _gpus() -> Iterator[Finding]:
     import torch
 
-    from jgcl_ray.training.precision import computes_bf16
+    from jgcl_ray.floats import computes_bf16
 
     there = shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").exists()
     lost = "training on a GPU; the small presets need none"

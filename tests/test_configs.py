@@ -13,10 +13,12 @@ import torch
 import yaml
 from PIL import Image
 
+from jgcl_ray.cache import cache_folder
 from jgcl_ray.config import Config, configs_folder, load_config
 from jgcl_ray.data.samplers import Shard
 from jgcl_ray.data.walkers import WalkersSize, rendering
 from jgcl_ray.errors import UserError
+from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.projection_folders import VIEWS, view_folder
 from jgcl_ray.training.prepare import InProcess, estimate_bodies, open_folder, plan_run
 from jgcl_ray.training.worker import clear, work
@@ -96,11 +98,17 @@ DATA: dict[str, Callable[[Path], list[str]]] = {
 
 @pytest.fixture
 def few_walkers(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The presets with a handful of walkers, in a cache of this test session."""
+    """The presets with a handful of walkers, in this session's cache, with the body's tables of the usual one."""
     few = WalkersSize(train=3, test=2, images=4, true_views=0, height=80)
     for preset in rendering.PRESETS:
         monkeypatch.setitem(rendering.PRESETS, preset, few)
-    monkeypatch.setenv("JGCL_RAY_CACHE", str(tmp_path_factory.getbasetemp() / "few_walkers"))
+    cache = tmp_path_factory.getbasetemp() / "few_walkers"
+    if not cache.exists():
+        anny_body()
+        cache.mkdir()
+        for tables in cache_folder().glob("anny-*"):
+            (cache / tables.name).symlink_to(tables)
+    monkeypatch.setenv("JGCL_RAY_CACHE", str(cache))
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda path: path.stem)

@@ -192,7 +192,7 @@ def test_reasons(tmp_path: Path) -> None:
     assert reasons == {
         "empty.jpg": "an empty file",
         "text.jpg": "not an image",
-        "folder.jpg": "Is a directory",
+        "folder.jpg": "a folder, not a file",
         "link.jpg": f"a link to {tmp_path / 'away' / 'a.jpg'}, which is not there",
         "loop.jpg": "Too many levels of symbolic links",
         "none.jpg": "no such file",

@@ -21,6 +21,7 @@ from jgcl_ray.estimator_training.losses import WEIGHTS, estimator_losses
 from jgcl_ray.estimator_training.pictures import PictureBatch, draw_pictures
 from jgcl_ray.estimator_training.skeleton import Skeleton
 from jgcl_ray.estimator_training.training_file import training_of, write_training
+from jgcl_ray.floats import computes_bf16
 from jgcl_ray.meshes.estimator import load_estimator
 from jgcl_ray.meshes.estimator_network import EstimatorNetwork
 
@@ -131,7 +132,7 @@ class Learner:
         batch = PictureBatch(**{name: tensor.to(self.device) for name, tensor in vars(batch).items()})
         self.network.train()
         crops = batch.crops.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=computes_bf16(self.device)):
             found = self.network(crops, batch.proportions)
         terms = estimator_losses(found, batch, self.network, self._skeleton)
         loss = torch.stack([WEIGHTS[name] * term for name, term in terms.items()]).sum()

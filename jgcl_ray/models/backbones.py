@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pkgutil import resolve_name
 
 import torch
@@ -15,12 +16,17 @@ BACKBONES: dict[str, Backbone] = {name: resolve_name(place)[name] for name, plac
 def backbone_of(state: State) -> str | None:
     """The backbone whose weights `state` holds, whatever head is with them; None: no whole one."""
     for name, backbone in BACKBONES.items():
-        with torch.device("meta"):
-            expected = _shapes(backbone.build(False).state_dict())
+        expected = _expected(name)
         found = backbone.translate(state)
         if _shapes({key: value for key, value in found.items() if not key.startswith(backbone.heads)}) == expected:
             return name
     return None
+
+
+@cache
+def _expected(name: str) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return _shapes(BACKBONES[name].build(False).state_dict())
 
 
 def _shapes(state: State) -> dict[str, torch.Size]:

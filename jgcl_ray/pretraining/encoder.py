@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from jgcl_ray.distributed import all_reduce_gradients, broadcast_module, world_size
 from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.cutouts import CUTOUTS, Cutouts, ensure_cutouts
+from jgcl_ray.floats import computes_bf16
 from jgcl_ray.image_files import IMAGENET_MEAN, IMAGENET_STD
 from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.encoder_files import start_from
@@ -24,7 +25,6 @@ from jgcl_ray.pretraining.loop import Batches, Progress, learnt
 from jgcl_ray.pretraining.losses import identity_losses
 from jgcl_ray.pretraining.pictures import Drawing, IdentityBatch, draw_identities
 from jgcl_ray.pretraining.recipe import EncoderRecipe
-from jgcl_ray.training.precision import computes_bf16
 
 
 def train(recipe: EncoderRecipe, checkpoint: Path, device: torch.device, drawers: int = 1) -> Iterator[Progress]:

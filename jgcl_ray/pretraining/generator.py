@@ -17,6 +17,7 @@ from jgcl_ray.distributed import all_reduce_gradients, broadcast_module, world_s
 from jgcl_ray.encoder import Encoder
 from jgcl_ray.errors import UserError
 from jgcl_ray.estimator_training.cutouts import SIDES, Cutouts, ensure_cutouts
+from jgcl_ray.floats import computes_bf16
 from jgcl_ray.image_files import IMAGENET_MEAN, IMAGENET_STD
 from jgcl_ray.losses.adversarial import fake_loss, generator_loss, gradient_penalty, real_loss
 from jgcl_ray.models.discriminator import Discriminator
@@ -25,7 +26,6 @@ from jgcl_ray.models.textured_generator import TexturedGenerator, load_views
 from jgcl_ray.pretraining.loop import Batches, Learner, Progress, learnt
 from jgcl_ray.pretraining.recipe import GeneratorRecipe
 from jgcl_ray.pretraining.view_pairs import PairDrawing, ViewBatch, draw_views
-from jgcl_ray.training.precision import computes_bf16
 
 # Norms of gradients. The generator's is 0.1; where 1 got through, it lost in a hundred steps what it had learnt.
 LARGEST, LARGEST_OF_JUDGE = 0.15, 5.0

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from jgcl_ray.config import PrecisionConfig
+from jgcl_ray.floats import computes_bf16
 from jgcl_ray.models.networks import Networks
 
 
@@ -14,14 +15,6 @@ def autocast(precision: PrecisionConfig, device: torch.device) -> AbstractContex
     """Around the networks' passes: convolutions and matrix products in bf16, or nothing at all for float32."""
     bf16 = precision.dtype == "bf16" or (precision.dtype == "auto" and computes_bf16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for bf16; emulated, a step takes 2.6 times as long as in float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities()
-    return any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 # What a step calls of each network: torch.compile sees a module's forward only.

@@ -64,6 +64,17 @@ def test_it_learns(cutouts: Cutouts) -> None:
     assert error < 20
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("able", [False, True])
+def test_bf16_where_the_processor_has_it(able: bool, cutouts: Cutouts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "computes_bf16", lambda device: able)
+    learner, seen = Learner(Recipe(steps=2, batch=2), CPU), set()
+    first = next(part for part in learner.network.modules() if isinstance(part, torch.nn.Conv2d))
+    first.register_forward_hook(lambda layer, given, found: seen.add(found.dtype))
+    learner.learn(draw_pictures(cutouts, 2, seed=0, number=0, hardness=0))
+    assert seen == {torch.bfloat16 if able else torch.float32}
+
+
 @pytest.mark.usefixtures("one_thread", "rendered")
 def test_another_recipe_is_refused(tmp_path: Path) -> None:
     list(train(RECIPE, tmp_path / "state", CPU))
