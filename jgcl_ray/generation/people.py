@@ -6,7 +6,7 @@ Letters: N images, B of them, H x W image size.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from jgcl_ray.image_files import resize
 from jgcl_ray.meshes.estimated_bodies import ensure_estimated, made_from
 from jgcl_ray.meshes.estimator import WEIGHTS
 from jgcl_ray.meshes.projection_folders import SplitName, png_names, view_folder
-from jgcl_ray.meshes.projections import ProjectionSource, open_projections
+from jgcl_ray.meshes.projections import ProjectionSource, drawn_by_view, open_projections
 from jgcl_ray.places import absolute, check_folder
 from jgcl_ray.progress import tracked
 from jgcl_ray.wording import counted
@@ -73,14 +73,18 @@ class People:
         """(B, 3, H, W), ImageNet mean/std normalised."""
         return normalise_images([self.store.load(row) for row in rows])
 
-    def meshes(self, rows: Sequence[int], view: int) -> torch.Tensor:
-        """(B, 1, H, W) in [-1, 1], the people turned by `view` degrees."""
-        drawn = [Image.fromarray(self.projections.load(row, view)) for row in rows]
-        return normalise_meshes([resize(grey, self.store.height, self.store.width) for grey in drawn])
+    def meshes(self, rows: Sequence[int], views: Iterable[int]) -> dict[int, torch.Tensor]:
+        """By view, the people turned by so many degrees: (B, 1, H, W) in [-1, 1]."""
+        drawn = drawn_by_view(self._mesh, rows, views)
+        return {view: normalise_meshes(list(pictures)) for view, pictures in drawn.items()}
 
-    def coordinates(self, rows: Sequence[int], view: int) -> np.ndarray:
-        """float16 (B, H, W, 3): ProjectionSource.coordinates of the people turned by `view` degrees."""
-        return np.stack([self.projections.coordinates(row, view) for row in rows])
+    def coordinates(self, rows: Sequence[int], views: Iterable[int]) -> dict[int, np.ndarray]:
+        """By view, ProjectionSource.coordinates of the people turned by so many degrees: float16 (B, H, W, 3)."""
+        return drawn_by_view(self.projections.coordinates, rows, views)
+
+    def _mesh(self, row: int, view: int) -> np.ndarray:
+        grey = Image.fromarray(self.projections.load(row, view))
+        return np.asarray(resize(grey, self.store.height, self.store.width))
 
 
 def open_people(folder: Path, config: Config, most: int | None = None) -> People:

@@ -37,7 +37,8 @@ def generated_people(
 ) -> list[PersonViews]:
     """The people in `rows` from every view; one batch."""
     codes = generator.codes(people.images(rows))
-    drawn = {view: generator.draw(people.meshes(rows, view), codes).numpy() for view in views}
+    meshes = people.meshes(rows, views)
+    drawn = {view: generator.draw(meshes[view], codes).numpy() for view in views}
     photos = people.pixels(rows)
     return [
         PersonViews(people.pictures[row], photos[i], {view: pictures[i] for view, pictures in drawn.items()})
@@ -90,9 +91,8 @@ def write_mix(
     shares = torch.linspace(0, 1, STEPS, device=first.device)
     codes = torch.lerp(first, second, shares[:, None])
     photos = [_tile(photo) for photo in people.pixels(rows)]
-    drawn = {
-        view: generator.draw(people.meshes(rows[:1], view).expand(STEPS, -1, -1, -1), codes).numpy() for view in views
-    }
+    meshes = people.meshes(rows[:1], views)
+    drawn = {view: generator.draw(meshes[view].expand(STEPS, -1, -1, -1), codes).numpy() for view in views}
     titles = ["body", *(f"{share:.0%}" for share in shares.tolist()), "colours"]
     none = [None, None]
     sheet = [

@@ -102,8 +102,7 @@ def score_views(
         rows, true = truth.rows[start : start + BATCH].tolist(), truth.pictures[start : start + BATCH]
         codes, photos = generator.codes(people.images(rows)), people.pixels(rows)
         of_photos = features(photos)
-        for column, view in enumerate(truth.views):
-            meshes = people.meshes(rows, view)
+        for column, (view, meshes) in enumerate(people.meshes(rows, truth.views).items()):
             drawn = generator.draw(meshes, codes).numpy()
             body = meshes != _BACKGROUND
             measured["generated"][view].append(_one_to_one(drawn, true[:, column], body))

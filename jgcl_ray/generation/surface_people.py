@@ -30,7 +30,8 @@ def surface_people(
 ) -> list[PersonViews]:
     """The people in `rows` from every view; one batch. Their own view (0) is the photo. refine: see surface_views."""
     photos = people.pixels(rows)
-    drawn = surface_views(photos, lambda view: people.coordinates(rows, view), views, refine)
+    coordinates = people.coordinates(rows, {0, *views})
+    drawn = surface_views(photos, coordinates.__getitem__, views, refine)
     return [
         PersonViews(people.pictures[row], photos[i], {view: pictures[i] for view, pictures in drawn.items()})
         for i, row in enumerate(rows)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +44,15 @@ class ProjectionSource(Protocol):
         UserError where bodies are not known (`knows_bodies`).
         """
         ...
+
+
+def drawn_by_view(
+    draw: Callable[[int, int], np.ndarray], rows: Sequence[int], views: Iterable[int]
+) -> dict[int, np.ndarray]:
+    """By view, `draw(row, view)` of all rows, stacked. Row after row: a source keeps but its last body ready."""
+    columns = list(views)
+    drawn = [[draw(row, view) for view in columns] for row in rows]
+    return {view: np.stack(of_rows) for view, of_rows in zip(columns, zip(*drawn, strict=True), strict=True)}
 
 
 def open_projections(

@@ -18,7 +18,7 @@ from jgcl_ray.data.image_store import ImageStore
 from jgcl_ray.meshes.correspondence import surface_views
 from jgcl_ray.meshes.estimated_bodies import ensure_estimated
 from jgcl_ray.meshes.projection_folders import TRUTH, VIEWS
-from jgcl_ray.meshes.projections import ProjectionSource, open_projections
+from jgcl_ray.meshes.projections import ProjectionSource, drawn_by_view, open_projections
 from jgcl_ray.models.textured_generator import load_views, refined, suits
 
 SHOWN = 6  # people, spread over the training set
@@ -35,12 +35,9 @@ def surface_sheet(images: ImageStore, config: Config, run_folder: Path) -> Image
     projections = _projections(images, rows, config, run_folder)
     if projections is None:
         return None
-
-    def coordinates(view: int) -> np.ndarray:
-        return np.stack([projections.coordinates(place, view) for place in range(len(rows))])
-
+    coordinates = drawn_by_view(projections.coordinates, range(len(rows)), VIEWS)
     refine = partial(refined, load_views()) if suits(images.height, images.width) else None
-    turned = surface_views(np.stack([images.load(row) for row in rows]), coordinates, VIEWS, refine)
+    turned = surface_views(np.stack([images.load(row) for row in rows]), coordinates.__getitem__, VIEWS, refine)
     tiles = [[Tile(Image.fromarray(turned[view][place])) for view in VIEWS] for place in range(len(rows))]
     return contact_sheet(tiles, ["photo", *(f"{view}°" for view in VIEWS[1:])])
 

@@ -207,7 +207,7 @@ def test_the_surface_needs_bodies_a_fitting_size_and_no_score(
 def test_files_drawn_here_serve_as_projections_layout(run: Path, walkers: Path, tmp_path: Path) -> None:
     call("--checkpoint", run, "--images", walkers / "query", "--out", tmp_path)
     again = load_config(None, ["meshes.source=folders", f"meshes.root={tmp_path}", "data.height=80", "data.width=40"])
-    assert open_people(walkers / "query", again).meshes([0, 1], 45).shape == (2, 1, 80, 40)
+    assert open_people(walkers / "query", again).meshes([0, 1], [45])[45].shape == (2, 1, 80, 40)
 
 
 def test_photos_that_share_a_stem_have_pictures_of_their_own(run: Path, walkers: Path, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_official_checkpoints_draw_too(walkers: Path, tmp_path: Path) -> None:
     write_checkpoints(tmp_path)
     generator = ViewGenerator.load(tmp_path, overrides=["data.height=80", "data.width=40"])
     people = open_people(walkers / "query", generator.config)
-    assert generator.draw(people.meshes([0], 45), generator.codes(people.images([0]))).shape == (1, 80, 40, 3)
+    assert generator.draw(people.meshes([0], [45])[45], generator.codes(people.images([0]))).shape == (1, 80, 40, 3)
     (tmp_path / "id_1.pt").unlink()
     with pytest.raises(UserError, match=r"id_1\.pt, is not beside it"):
         ViewGenerator.load(tmp_path)

@@ -22,7 +22,7 @@ from jgcl_ray.meshes.body_parameters import read_body_parameters
 from jgcl_ray.meshes.cameras import Mesh
 from jgcl_ray.meshes.embree_renderer import EmbreeRenderer
 from jgcl_ray.meshes.projection_folders import VIEWS, png_names, view_folder
-from jgcl_ray.meshes.projections import main, open_projections
+from jgcl_ray.meshes.projections import drawn_by_view, main, open_projections
 
 NAMES = ["0001_c1s1_000001_00.jpg", "0002_c2s1_000001_00.jpg", "0003_c2s1_000001_00.jpg"]
 NESTED = ["0000/0000_000_01_0303morning_0015_0.jpg", "0001/0001_000_02_0303noon_0015_0.jpg"]
@@ -311,3 +311,16 @@ def test_bad_command_lines_end_in_one_line(
             command(*extra, **changes)
         assert ended.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_views_are_drawn_row_after_row() -> None:
+    """A source keeps but the last body ready: view after view each would be built eight times."""
+    asked: list[tuple[int, int]] = []
+
+    def draw(row: int, view: int) -> np.ndarray:
+        asked.append((row, view))
+        return np.full((2, 3), row + view)
+
+    drawn = drawn_by_view(draw, [4, 7], {90, 0})
+    assert [row for row, _ in asked] == [4, 4, 7, 7] and len(set(asked)) == 4
+    assert {view: pictures[:, 0, 0].tolist() for view, pictures in drawn.items()} == {0: [4, 7], 90: [94, 97]}
