@@ -47,6 +47,15 @@ class Request:
     workers: int | None = None  # Ray's, for views along the surface on CPUs; None: a CPU each; 0: this process alone
     overrides: tuple[str, ...] = ()  # section.field=value
 
+    @property
+    def opened(self) -> int | None:
+        """How many of the images are needed, at least one; None: all."""
+        return None if self.first is None or self.mix or self.score else max(self.first, 1)
+
+    def drawn(self, photos: int) -> int:
+        """Of how many of so many photos views are drawn."""
+        return photos if self.first is None else min(self.first, photos)
+
 
 def generate_views(request: Request) -> ViewScores | None:
     """Write what is wanted; the scores, where they are."""
@@ -61,10 +70,10 @@ def generate_views(request: Request) -> ViewScores | None:
         people, _ = _of_surface(request)
         out = _outside(request.out, people)
         with only_writer(out, "give another --out"):
-            _write_surface(request, range(len(people.names) if request.first != 0 else 0), views, out)
+            _write_surface(request, request.drawn(len(people.names)), views, out)
         return None
     generator = ViewGenerator.load(request.checkpoint, request.device, request.overrides)
-    people = open_people(request.images, generator.config)
+    people = open_people(request.images, generator.config, request.opened)
     out = _outside(request.out, people)
     mixed = None if request.mix is None else (people.row(request.mix[0]), people.row(request.mix[1]))
     truth = read_true_views(people) if request.score else None
@@ -87,8 +96,7 @@ def generate_views(request: Request) -> ViewScores | None:
 @lru_cache(maxsize=1)
 def _of_surface(request: Request) -> tuple[People, Refine | None]:
     """The people, and what refines their drafts; kept, as a worker is asked for many batches of one request."""
-    most = None if request.first is None else max(request.first, 1)
-    people = open_people(request.images, surface_config(request.overrides), most)
+    people = open_people(request.images, surface_config(request.overrides), request.opened)
     check_bodies(people)
     if request.drafts:
         return people, None
@@ -96,13 +104,12 @@ def _of_surface(request: Request) -> tuple[People, Refine | None]:
     return people, partial(refined, load_views(request.views_from, pick_device(request.device)))
 
 
-def _write_surface(request: Request, rows: range, views: tuple[int, ...], out: Path) -> None:
-    """All batches, over the CPUs of a Ray cluster where they are many."""
-    count = len(rows)
+def _write_surface(request: Request, count: int, views: tuple[int, ...], out: Path) -> None:
+    """All batches of the first so many people, over the CPUs of a Ray cluster where they are many."""
     on_gpu = not request.drafts and pick_device(request.device).type == "cuda"
     workers = 0 if on_gpu or (request.workers is None and count <= ALONE) else request.workers
     write = partial(_surface_batch, request, views, frozenset(spread(count, GRID)), out)
-    shown = map_over_cluster(write, rows, chunk_size=pictures.BATCH, workers=workers, title="views")
+    shown = map_over_cluster(write, range(count), chunk_size=pictures.BATCH, workers=workers, title="views")
     _write_sheet([person for batch in shown for person in batch], out)
 
 
@@ -130,7 +137,7 @@ def _write_all(
     views: tuple[int, ...],
     out: Path,
 ) -> None:
-    count = len(people.names) if request.first is None else min(request.first, len(people.names))
+    count = request.drawn(len(people.names))
     on_sheet = frozenset(spread(count, GRID))
     shown: list[pictures.PersonViews] = []
     for start in tracked(range(0, count, pictures.BATCH), "views"):

@@ -147,7 +147,7 @@ def answer_sheet(answers: Sequence[Answer]) -> Image.Image:
     """
     queries = [str(absolute(Path(one.query))) for one in answers]
     places = {path: _place(one) for path, one in sightings_of(queries, ()).items()}
-    places |= {path: at for one in answers for path, at in zip(one.paths, one.places, strict=False)}
+    places |= {path: at for one in answers if one.places for path, at in zip(one.paths, one.places, strict=True)}
     folders = {absolute(Path(path)).parent for one in answers for path in (one.query, *one.paths)}
 
     def name(path: str) -> str:

@@ -116,12 +116,11 @@ def remove_images(index: GalleryIndex, places: Iterable[Path]) -> int:
 
 def gone(index: GalleryIndex, places: Iterable[Path]) -> list[str]:
     """Images of the index that lay at some files and below some folders, and are there no more."""
-    bases = [str(absolute_place(place)) for place in places]
-    return [
-        path
-        for path in index.paths
-        if any(path == base or path.startswith(f"{base.rstrip('/')}/") for base in bases) and _stamp(path) == -1
-    ]
+    bases = {absolute_place(place) for place in places}
+    if not bases:
+        return []
+    at = ((path, Path(path)) for path in index.paths)
+    return [path for path, file in at if not bases.isdisjoint((file, *file.parents)) and _stamp(path) == -1]
 
 
 def changes_since(index: GalleryIndex, paths: Iterable[str]) -> tuple[list[str], list[str]]:
