@@ -18,7 +18,6 @@ from jgcl_ray.config import (
     Config,
     ContrastSchedule,
     DataConfig,
-    EncoderConfig,
     MeshesConfig,
     PseudoLabelsConfig,
     load_config,
@@ -37,10 +36,7 @@ from jgcl_ray.meshes.estimator import WEIGHTS, load_estimator
 from jgcl_ray.meshes.projections import open_projections
 from jgcl_ray.mlflow_mirror import ARTIFACTS, CARD, METRICS, MODEL, PICTURES, SQLITE, RunCard, masked
 from jgcl_ray.models.batch_norm import synchronise_statistics
-from jgcl_ray.models.encoder_files import load_encoder
-from jgcl_ray.models.networks import Networks, build_networks
-from jgcl_ray.models.shipped import shipped
-from jgcl_ray.models.weights import load_foreign, read_state
+from jgcl_ray.models.networks import build_networks
 from jgcl_ray.ownership import is_database
 from jgcl_ray.progress import tracked
 from jgcl_ray.pseudo_labels.clustering import pseudo_labels
@@ -49,8 +45,6 @@ from jgcl_ray.storage import RemoteFolder
 from jgcl_ray.training.checkpoint import (
     MANIFEST,
     Checkpoints,
-    checkpoints_in,
-    load_networks,
     newest_in,
     parse_manifest,
     read_listing,
@@ -60,6 +54,7 @@ from jgcl_ray.training.limits import check_limits
 from jgcl_ray.training.optim import build_optimisers
 from jgcl_ray.training.precision import prepare
 from jgcl_ray.training.session import Clusterer, Session, TrainingData
+from jgcl_ray.training.starts import check_starts, load_start
 from jgcl_ray.training.terminal import ProgressFile
 from jgcl_ray.wording import counted
 
@@ -142,7 +137,7 @@ def check_places(config: Config, workers_here: bool) -> None:
 
 def plan_run(config: Config) -> Plan:
     """Open and check the data; UserError for whatever would stop the run later."""
-    _check_weights(config)  # before anything is rendered
+    check_starts(config)  # before anything is rendered
     config, dataset = _open(config)
     dataset = check_images(dataset, config.data.on_bad_image)
     source = None
@@ -286,7 +281,7 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
         torch.backends.cudnn.benchmark = False
     networks = build_networks(config)
     if config.run.init_from is not None:
-        start_from(config.run.init_from, networks, config.encoder)
+        load_start(config.run.init_from, networks, config.encoder)
     if config.scaling.sync_batch_norm:
         synchronise_statistics(networks.encoder)
     for _, module in networks.named():
@@ -309,44 +304,6 @@ def build_session(plan: Plan, clusterer: Clusterer, shard: Shard, device: torch.
     )
     optimisers = build_optimisers(networks, config.optim, config.warmup, _joint_schedule(config))
     return Session(config, data, networks, optimisers, clusterer, device, shard)
-
-
-def _check_weights(config: Config) -> None:
-    """UserError where the networks cannot start with the files that are named: the workers would find it later."""
-    if isinstance(config.run.resume, Path):
-        read_manifest(newest_in(config.run.resume), verify=True)
-    if config.encoder.weights_file is not None:
-        if config.encoder.weights == "random":
-            raise UserError(
-                "encoder.weights_file: not read with encoder.weights=random; give encoder.weights=imagenet, which "
-                "then means that file, or encoder.weights_file=null"
-            )
-        if config.run.init_from is not None:
-            raise UserError(
-                f"encoder.weights_file and run.init_from={config.run.init_from}: two starts of one encoder; set one "
-                "of them to null"
-            )
-        build_networks(config)
-    if config.run.init_from is not None:
-        random = config.encoder.model_copy(update={"weights": "random", "weights_file": None})  # fetches nothing
-        start_from(config.run.init_from, build_networks(config.model_copy(update={"encoder": random})), random)
-
-
-def start_from(given: Path | str, networks: Networks, config: EncoderConfig) -> None:
-    """The weights of run.init_from."""
-    path = shipped(given)
-    if not path.is_file():
-        if not path.is_dir():
-            raise UserError(f"run.init_from={given}: not there; give a checkpoint, a run folder, a file or rendered")
-        try:
-            checkpoint = checkpoints_in(path)[0]
-        except UserError as error:
-            raise UserError(f"run.init_from={error}") from None
-        load_networks(checkpoint, networks)
-    elif path.suffix == ".safetensors":
-        load_encoder(networks.encoder, config, path, f"run.init_from={given}")
-    else:
-        load_foreign(networks.encoder, config, read_state(path), str(path))
 
 
 def stage(plan: Plan, first: bool) -> Plan:

@@ -19,7 +19,8 @@ from jgcl_ray.models.networks import build_networks
 from jgcl_ray.pseudo_labels.clustering import advice, pseudo_labels
 from jgcl_ray.training import prepare
 from jgcl_ray.training.checkpoint import Checkpoints, Position, Saved, checkpoint_name, newest_in
-from jgcl_ray.training.prepare import plan_run, start_from
+from jgcl_ray.training.prepare import plan_run
+from jgcl_ray.training.starts import load_start
 from jgcl_ray.training.step import NonFiniteLossError
 from jgcl_ray.training.summary import describe, memory
 from jgcl_ray.wording import counted
@@ -138,7 +139,7 @@ def test_a_run_folder_stands_for_its_best_checkpoint_as_a_start(walkers: Path, t
         torch.nn.init.zeros_(networks.encoder.backbone.conv1.weight)
     given = configured(walkers, tmp_path, f"run.init_from={tmp_path / 'before'}")
     started = build_networks(given)
-    start_from(given.run.init_from, started, given.encoder)
+    load_start(given.run.init_from, started, given.encoder)
     assert torch.equal(started.encoder.state_dict()["backbone.conv1.weight"], first)
     assert newest_in(tmp_path / "before").name == name  # to go on from; and so for run.resume
 
