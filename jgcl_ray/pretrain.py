@@ -10,6 +10,9 @@ from typing import Any
 from jgcl_ray.arguments import LARGEST_SEED, MOST_WORKERS, Parser, positive, whole
 from jgcl_ray.errors import UserError, exit_on_user_error
 
+MOST_FIGURES = 1_000_000
+LARGEST_BATCH = 10_000
+
 ENCODER = """\
 Make an identity encoder from rendered people alone: nobody's photos, no labels, nothing to download. People are
 rendered once, into the cache, from eight sides each; then they are pasted before ever other backgrounds, spoilt as
@@ -69,14 +72,14 @@ def _parser() -> Parser:
     )
     commands = parser.add_subparsers(required=True, metavar="encoder|generator|estimator", dest="kind")
     encoder = _kind(commands, "encoder", "an identity encoder, from rendered people", ENCODER, ENCODER_EXAMPLES)
-    encoder.add_argument("--people", type=whole(2), help="in a batch (16)")
+    encoder.add_argument("--people", type=whole(2, LARGEST_BATCH), help="in a batch (16)")
     encoder.add_argument("--images", type=whole(2), help="of each of them in a batch (4)")
     encoder.add_argument("--backbone", metavar="NAME", help="as encoder.backbone (resnet18_ibn_a)")
     encoder.add_argument("--init", metavar="FILE", help="an encoder to go on from, or `rendered` (random weights)")
     about = "a generator that refines views along the surface, from rendered people"
     generator = _kind(commands, "generator", about, GENERATOR, GENERATOR_EXAMPLES)
     generator.add_argument("--init", metavar="FILE", help="weights to start from, judged from the first step on")
-    generator.add_argument("--photos", type=whole(1), help="in a batch (6)")
+    generator.add_argument("--photos", type=whole(1, LARGEST_BATCH), help="in a batch (6)")
     generator.add_argument("--views", type=whole(1), help="of each of them in a batch, at most 3 (3)")
     generator.add_argument("--learning-rate", type=positive, metavar="R", help="the greatest (0.001)")
     generator.add_argument(
@@ -85,9 +88,11 @@ def _parser() -> Parser:
     about = "the estimator of bodies, from rendered people"
     estimator = commands.add_parser("estimator", help=about, description=ESTIMATOR)
     estimator.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors to write")
-    estimator.add_argument("--figures", type=whole(1), help="people to render (3600), in shards of sixty")
+    estimator.add_argument(
+        "--figures", type=whole(1, MOST_FIGURES), help="people to render (3600), in shards of sixty"
+    )
     estimator.add_argument("--steps", type=whole(1), help="steps (6800: half an hour on two cores)")
-    estimator.add_argument("--batch", type=whole(1), help="pictures in a step (64)")
+    estimator.add_argument("--batch", type=whole(1, LARGEST_BATCH), help="pictures in a step (64)")
     estimator.add_argument("--seed", type=whole(0, LARGEST_SEED), help="of people, pictures and weights (0)")
     estimator.add_argument("--init", type=Path, metavar="FILE", help="an estimator to go on from (random weights)")
     _where(estimator)
@@ -106,7 +111,7 @@ def _kind(commands: Any, name: str, about: str, description: str, examples: str)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors to write")
     parser.add_argument("--minutes", type=positive, help="of training, rendering not counted (60)")
     parser.add_argument("--steps", type=whole(1), help="in the place of --minutes: results that can be repeated")
-    parser.add_argument("--figures", type=whole(2), help="people to render (3000), in shards of sixty")
+    parser.add_argument("--figures", type=whole(2, MOST_FIGURES), help="people to render (3000), in shards of sixty")
     parser.add_argument("--height", type=whole(16, 4096), help="of the pictures, pixels (96)")
     parser.add_argument("--width", type=whole(16, 4096), help="of the pictures, pixels (48)")
     parser.add_argument("--seed", type=whole(0, LARGEST_SEED), help="of people, pictures and weights (0)")

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import jgcl_ray
+from jgcl_ray import pretrain
 from jgcl_ray.__main__ import COMMANDS, main
 from jgcl_ray.arguments import Parser, finite, positive, whole
+from jgcl_ray.data.walkers import __main__ as walkers
 
 PACKAGE = Path(jgcl_ray.__file__).parent
 BENCHMARKS = PACKAGE.parent / "benchmarks"
@@ -160,3 +163,24 @@ def test_an_empty_path_is_not_the_current_folder(capsys: pytest.CaptureFixture[s
             parser.parse_args(given)
         assert exit_.value.code == 2
         assert re.match(rf"error: argument {given[0].strip('=')}: an empty path; .*\n$", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "said"),
+    [
+        (walkers.main, "--true-views 10000000", "--true-views 10000000: must be"),
+        (walkers.main, "--identities 8 --images 4 --true-views 33", "the set has 32 photos, give at most as many"),
+        (walkers.main, "--identities 9999 --images 9999", "99,980,001 photos, a set has at most 1,000,000"),
+        (walkers.main, "--true-views 900 --height 4096", "148 GiB of pictures in one file"),
+        (pretrain.main, "encoder --people 1000000000 --images 4", "is not a whole number from 2 to 10,000"),
+        (pretrain.main, "encoder --figures 1000000000", "is not a whole number from 2 to 1,000,000"),
+        (pretrain.main, "generator --photos 1000000000", "is not a whole number from 1 to 10,000"),
+        (pretrain.main, "estimator --batch 1000000000", "is not a whole number from 1 to 10,000"),
+    ],
+)
+def test_counts_that_no_machine_holds_are_refused_before_anything_is_made(
+    tmp_path: Path, command: Any, arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command([*arguments.split(), "--out", str(tmp_path / "out.safetensors")])
+    assert said in capsys.readouterr().err and not any(tmp_path.iterdir())

@@ -397,12 +397,25 @@ def test_the_training_of_an_estimator(tmp_path: Path, monkeypatch: pytest.Monkey
     "card", ["", "[]", "3", "{}", '{"encoder": 3, "height": 1, "width": 1}',
              '{"encoder": {}, "height": 0, "width": 1}',
              '{"encoder": {"backbone": 3}, "height": 8, "width": 8}', '{"encoder": {}, "height": 1e999, "width": 8}',
-             '{"encoder": {}, "height": 8, "width": 8, "resampling": 3}'],
+             '{"encoder": {}, "height": 8, "width": 8, "resampling": 3}',
+             '{"encoder": {}, "height": 1000000000, "width": 8}',
+             '{"encoder": {"backbone": "tomorrow"}, "height": 8, "width": 8}',
+             '{"encoder": {"tomorrow": 1}, "height": 8, "width": 8}'],
 )  # fmt: skip
 def test_the_card_of_an_exported_encoder(tmp_path: Path, card: str) -> None:
     file = tmp_path / "encoder.safetensors"
     save_file({"x": torch.zeros(1)}, file, {METADATA: card})
     _refused(Encoder.load, file, "export it again")
+
+
+@pytest.mark.parametrize(
+    "field", ['"number": -1', '"best": NaN', '"best": Infinity', '"seconds": NaN', '"epochs": -2']
+)
+def test_numbers_of_a_trial_that_cannot_be(tmp_path: Path, field: str) -> None:
+    file = tmp_path / "trial_000" / "trial.json"
+    file.parent.mkdir()
+    file.write_text('{"name": "trial_000", "number": 0, "params": {}, ' + field + "}")
+    _refused(lambda _: read_trials(tmp_path), file, "to run the trial anew")
 
 
 def test_a_trial_that_says_another_name(tmp_path: Path) -> None:

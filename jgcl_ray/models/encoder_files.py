@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from jgcl_ray.arguments import LARGEST_SIDE
 from jgcl_ray.config import EncoderConfig
 from jgcl_ray.errors import UserError
 from jgcl_ray.image_files import Resampling
@@ -18,10 +19,12 @@ from jgcl_ray.models.encoder import IdentityEncoder
 from jgcl_ray.models.origin import unpacked
 from jgcl_ray.models.resnet import IBN, with_instance_norm
 from jgcl_ray.models.weights import check_file_of_weights, complete_batch_norm, load_state
-from jgcl_ray.stored_files import parse_json
+from jgcl_ray.stored_files import checked, parse_json
 
 METADATA = "jgcl_ray.encoder"  # key in the header of a safetensors file: JSON of an EncoderSpec
 _PARTS = ("backbone", "head", "embedding", "pooling", "separate_batch_norm")
+
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class _Document:
     """`EncoderSpec.document`, as it is read again."""
 
     encoder: dict[str, Any]
-    height: Annotated[int, Field(ge=1)]
-    width: Annotated[int, Field(ge=1)]
+    height: Side
+    width: Side
     resampling: Resampling = "bicubic"
 
 
@@ -75,11 +78,9 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 def read_spec(text: str, path: Path) -> EncoderSpec:
     """What the header of `path` holds under METADATA."""
-    read = parse_json(text, _Document, f"{path}, its header {METADATA}", "export it again")
-    try:
-        architecture = EncoderConfig.model_validate(read.encoder | {"weights": "random"})
-    except ValidationError as error:
-        raise UserError(f"{path}: its header {METADATA} cannot be read ({error}); export it again") from None
+    source, remedy = f"{path}, its header {METADATA}", "export it again by this version"
+    read = parse_json(text, _Document, source, remedy)
+    architecture = checked(read.encoder | {"weights": "random"}, EncoderConfig, source, remedy)
     return EncoderSpec(architecture, read.height, read.width, read.resampling)
 
 

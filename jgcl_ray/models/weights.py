@@ -166,23 +166,42 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
     Unwraps {'state_dict' | 'model': ...} and {'id' | 'gen' | 'dis': ...}, and takes off DataParallel's `module.`.
     """
+    check_file_of_weights(path)
+    _refuse_program(path)
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # PyTorch's words are of an argument that nobody gave
-        raise UserError(
-            f"{path}: not a readable file of PyTorch weights (another kind, or more in it than weights and numbers)"
-        ) from None
-    except (*_UNREADABLE, RuntimeError, SafetensorError) as error:
+    except OSError as error:
         raise UserError(f"{path}: not a readable file of PyTorch weights ({in_short(error)})") from None
+    except (*_UNREADABLE, RuntimeError, SafetensorError):  # PyTorch's words are of arguments that nobody gave
+        reason = "another kind, or more in it than weights and numbers" if path.stat().st_size else "an empty file"
+        raise UserError(f"{path}: not a readable file of PyTorch weights ({reason})") from None
     for wrapper in ("state_dict", "model", "id", "gen", "dis"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not content or not all(map(_is_named_tensor, content.items())):
         raise UserError(f"{path}: holds no mapping of names to tensors; expected the state dict of a network")
-    if content and all(name.startswith("module.") for name in content):
+    if all(name.startswith("module.") for name in content):
         content = {name.removeprefix("module."): value for name, value in content.items()}
     return dict(content)
+
+
+def _is_named_tensor(entry: tuple[Any, Any]) -> bool:
+    return isinstance(entry[0], str) and isinstance(entry[1], torch.Tensor)
+
+
+def _refuse_program(path: Path) -> None:
+    """UserError for TorchScript and torch.export's files, such as this package's own exports: zip archives, too."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = {name.partition("/")[2] for name in archive.namelist()}
+    except (*_UNREADABLE, NotImplementedError):  # no archive, which older files are not either
+        return
+    if "data.pkl" not in inside or "constants.pkl" in inside:
+        raise UserError(
+            f"{path}: an export that runs by itself (TorchScript, torch.export), or no file of PyTorch at all; give "
+            "the checkpoint it was made from, or an export with --format safetensors"
+        )
 
 
 def read_saved(path: Path, device: torch.device, remedy: str) -> dict[str, Any]:
@@ -209,6 +228,16 @@ def load_state(module: nn.Module, state: State, source: str) -> None:
         raise UserError(
             f"{source}: {counted(len(wrong), 'tensor')} of another shape: {_listed(wrong)}; give weights of the same "
             "sizes, or the settings that these were made with"
+        )
+    other = [
+        f"{name} {state[name].dtype} instead of {value.dtype}"
+        for name, value in own.items()
+        if value.is_floating_point() and not state[name].is_floating_point()
+    ]
+    if other:
+        raise UserError(
+            f"{source}: {counted(len(other), 'tensor')} of another kind: {_listed(other)}; give weights in floating "
+            "point"
         )
     module.load_state_dict(dict(state), strict=True)
 

@@ -28,6 +28,7 @@ ANEW = "build it again by --gallery FOLDER"
 KINDS: tuple[Kind, ...] = ("auto", "flat", "hnsw", "ivf")
 # `auto` compares with every image up to here: 200,000 x 512 is 0.4 GB, read once for a query.
 FLAT_IMAGES = 200_000
+_KINDS_OF_FAISS = (faiss.IndexFlatL2, faiss.IndexHNSWFlat, faiss.IndexIVFFlat)
 MIN_RECALL, PROBED, SAMPLE = 0.98, 10, 200  # recall of the nearest 10, measured on 200 images
 
 
@@ -166,6 +167,8 @@ class GalleryIndex:
             loaded = cls(spec)
             loaded.paths, loaded.stamps, loaded.sightings = paths.split("\0") if paths else [], stamps, seen
             loaded._index, loaded.camera_means = faiss.deserialize_index(content), means
+            if not isinstance(loaded._index, _KINDS_OF_FAISS) or loaded._index.metric_type != faiss.METRIC_L2:
+                raise ValueError(f"{type(loaded._index).__name__}, which this package does not make")
             if loaded._index.d != spec.embedding:
                 raise ValueError(f"embeddings of {loaded._index.d} numbers, and its card says {spec.embedding}")
             if not loaded._index.ntotal == len(loaded.paths) == len(stamps) == len(seen):
@@ -225,11 +228,10 @@ def _sightings(arrays: Any, images: int) -> list[Sighting]:
     """Unknown ones in an index that was written before they were kept."""
     if "seen_at" not in arrays or not images:
         return [UNKNOWN] * images
-    places = [place.split("/") for place in _as_text(arrays["seen_at"]).split("\0")]
-    return [
-        Sighting(camera, track, time)
-        for (camera, track), time in zip(places, arrays["seen_when"].tolist(), strict=True)
-    ]
+    places, times = [place.split("/") for place in _as_text(arrays["seen_at"]).split("\0")], arrays["seen_when"]
+    if times.dtype != np.float64:
+        raise ValueError(f"seen_when is {times.dtype}")
+    return [Sighting(camera, track, time) for (camera, track), time in zip(places, times.tolist(), strict=True)]
 
 
 def _as_bytes(text: str) -> np.ndarray:

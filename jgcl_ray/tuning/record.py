@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from jgcl_ray.atomic import write_json
 from jgcl_ray.config import Config
@@ -43,22 +45,25 @@ _FREE = {"scaling", "tracking", "checkpoints"}  # may differ when a sweep goes o
 
 logger = logging.getLogger(__name__)
 
+Count = Annotated[int, Field(ge=0)]
+Score = Annotated[float, Field(allow_inf_nan=False)]
+
 
 @dataclass(frozen=True)
 class TrialRecord:
     """trial.json: one trial, or with PBT a stretch of one between two exchanges."""
 
     name: str  # of its run folder and of its MLflow run
-    number: int  # of the trial, from 0
+    number: Count  # of the trial, from 0
     params: Params
     origin: str | None = None  # the trial from whose checkpoint it started
     status: Status = "running"
     reason: str = ""  # why it was stopped, replaced or failed
-    best: float | None = None  # the largest value of the sweep's metric
-    mAP: float | None = None  # of the best checkpoint on the test split, of finished trials
-    rank1: float | None = None
-    epochs: int = 0  # over all stages
-    seconds: float = 0.0  # of training, over all starts
+    best: Score | None = None  # the largest value of the sweep's metric
+    mAP: Score | None = None  # of the best checkpoint on the test split, of finished trials
+    rank1: Score | None = None
+    epochs: Count = 0  # over all stages
+    seconds: Score = 0.0  # of training, over all starts
 
     def write(self, folder: Path) -> None:
         """Atomically, as TRIALS/NAME/trial.json."""

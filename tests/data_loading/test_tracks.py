@@ -100,6 +100,7 @@ def test_names_without_numbers(tmp_path):
         (TRACKS + row(NAMES[0], 1) + row(NAMES[1], 2) + row(NAMES[0], 3), f"tracks.csv:4: {NAMES[0]} again"),
         (TRACKS + row(NAMES[0], "inf"), "tracks.csv:2: inf is no time"),
         (TRACKS + row(NAMES[0], "1e400"), "tracks.csv:2: 1e400 is no time"),
+        (TRACKS + row(NAMES[0], 1) + row(NAMES[1], 2)[:30], "tracks.csv:3: the line ends before time"),
         ("", "no column file, time"),
     ],
 )
@@ -108,6 +109,13 @@ def test_wrong_table(tmp_path, text, reason):
     (tmp_path / "tracks.csv").write_text(text)
     message = refused(tmp_path)
     assert reason in message and str(tmp_path / "tracks.csv") in message
+
+
+def test_a_track_that_ends_before_it_begins(tmp_path: Path) -> None:
+    crops(tmp_path)
+    (tmp_path / "tracks.csv").write_text(TRACKS + row(NAMES[1], 2))
+    (tmp_path / "spans.csv").write_text(SPANS + "cam2,0007,8,40,1.56,0.28,33,2\n")
+    assert f"{tmp_path}/spans.csv:2: ends at 0.28 before it begins at 1.56" in refused(tmp_path)
 
 
 def test_spans_over_the_images_at_hand():

@@ -8,6 +8,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from jgcl_ray.config import EncoderConfig
 from jgcl_ray.errors import UserError
@@ -131,12 +132,39 @@ def test_files_with_anything_but_tensors_are_refused(tmp_path: Path) -> None:
     torch.save({"path": Path()}, tmp_path / "object.pt")
     with pytest.raises(UserError, match="not a readable file of PyTorch weights"):
         read_state(tmp_path / "object.pt")
-    with pytest.raises(UserError, match="not a readable file of PyTorch weights"):
+    torch.save({1: torch.zeros(2)}, tmp_path / "numbered.pt")
+    with pytest.raises(UserError, match="no mapping of names to tensors"):
+        read_state(tmp_path / "numbered.pt")
+    with pytest.raises(UserError, match=r"absent\.pt: no such file"):
         read_state(tmp_path / "absent.pt")
 
 
+def test_an_export_that_runs_by_itself_is_no_file_of_weights(tmp_path: Path) -> None:
+    module, example = torch.nn.Linear(2, 2), torch.zeros(1, 2)
+    torch.jit.trace(module, example).save(str(tmp_path / "x.ts"))
+    torch.export.save(torch.export.export(module, (example,)), tmp_path / "x.pt2")
+    for path in (tmp_path / "x.ts", tmp_path / "x.pt2"):
+        with pytest.raises(UserError, match=rf"{path}: an export that runs by itself.*--format safetensors") as said:
+            read_state(path)
+        assert "weights_only" not in str(said.value)
+
+
+def test_weights_in_whole_numbers_are_refused(tmp_path: Path) -> None:
+    state = build_encoder(SMALL).state_dict()
+    state["embed.weight"] = state["embed.weight"].to(torch.int32)
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=r"of another kind: embed\.weight torch\.int32 instead of torch\.float"):
+        load_weights(build_encoder(SMALL), tmp_path / "x.safetensors")
+
+
 @pytest.mark.parametrize(
-    ("name", "content"), [("photo.pth", b"\xff\xd8\xff\xe0JPEG" + bytes(40)), ("cut.safetensors", b"\xff" * 64)]
+    ("name", "content"),
+    [
+        ("photo.pth", b"\xff\xd8\xff\xe0JPEG" + bytes(40)),
+        ("cut.safetensors", b"\xff" * 64),
+        ("empty.pth", b""),
+        ("text.pth", b"hello world, this is text\n" * 50),
+    ],
 )
 def test_what_is_no_file_of_weights_is_said_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -158,7 +159,7 @@ def test_a_card_that_does_not_fit_is_named(tmp_path: Path, changed: dict[str, ob
         GalleryIndex.load(path)
 
 
-@pytest.mark.parametrize("name", ["index", "stamps"])
+@pytest.mark.parametrize("name", ["index", "stamps", "seen_when"])
 def test_a_part_of_another_kind_is_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / "index"
     filled(embeddings(50)).save(path)
@@ -168,4 +169,22 @@ def test_a_part_of_another_kind_is_named(tmp_path: Path, name: str) -> None:
     with path.open("wb") as file:
         np.savez(file, **parts)
     with pytest.raises(UserError, match="not a readable index"):
+        GalleryIndex.load(path)
+
+
+@pytest.mark.parametrize(
+    "other", [faiss.IndexFlatIP(WIDTH), faiss.IndexIDMap(faiss.IndexFlatL2(WIDTH)), faiss.IndexLSH(WIDTH, 8)]
+)
+def test_a_faiss_index_of_another_kind_is_named(tmp_path: Path, other: Any) -> None:
+    path, rows = tmp_path / "index", embeddings(50)
+    filled(rows).save(path)
+    with np.load(path) as arrays:
+        parts = dict(arrays)
+    if isinstance(other, faiss.IndexIDMap):
+        other.add_with_ids(rows, np.arange(50) + 1000)
+    else:
+        other.add(rows)
+    with path.open("wb") as file:
+        np.savez(file, **parts | {"index": faiss.serialize_index(other)})
+    with pytest.raises(UserError, match=r"not a readable index .*which this package does not make"):
         GalleryIndex.load(path)

@@ -43,7 +43,7 @@ def times_of(root: Path, paths: Sequence[str]) -> tuple[np.ndarray | None, np.nd
     lives = _table(
         root / SPANS,
         ("camera", "track", "start", "end"),
-        lambda row: (f"{row['camera']}/{row['track']}", (_seconds(row["start"]), _seconds(row["end"]))),
+        lambda row: (f"{row['camera']}/{row['track']}", _span(row["start"], row["end"])),
     )
     unknown = (np.nan, np.nan)
     return times, np.array([lives.get(path.rpartition("/")[0], unknown) for path in paths])
@@ -62,8 +62,10 @@ def _table(
                 raise UserError(f"{path}: no column {', '.join(missing)}; write it again, or move it away")
             for row in rows:
                 try:
+                    if any(row[column] is None for column in columns):
+                        raise ValueError(f"the line ends before {columns[-1]}")
                     key, value = read(row)
-                except (ValueError, TypeError) as error:
+                except ValueError as error:
                     raise UserError(f"{path}:{rows.line_num}: {error}; write it again, or move it away") from None
                 if found.setdefault(key, value) != value:
                     raise UserError(f"{path}:{rows.line_num}: {key} again, with another time; take one out")
@@ -77,6 +79,13 @@ def _seconds(text: str) -> float:
     if not math.isfinite(seconds):
         raise ValueError(f"{text} is no time")
     return seconds
+
+
+def _span(start: str, end: str) -> tuple[float, float]:
+    span = _seconds(start), _seconds(end)
+    if span[0] > span[1]:
+        raise ValueError(f"ends at {end} before it begins at {start}")
+    return span
 
 
 def _frame_numbers(root: Path, paths: Sequence[str]) -> np.ndarray | None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jgcl_ray.arguments import LARGEST_SEED, LARGEST_SIDE, MOST_WORKERS, Parser, whole
+from jgcl_ray.batches import NOVEL_VIEWS
 from jgcl_ray.config import WalkersConfig
 from jgcl_ray.contact_sheet import check_sheet
 from jgcl_ray.data.walkers.plan import TRAIN_SHARE
@@ -29,6 +30,9 @@ presets, identities for training + test:
 
 Settings are tuned on --seed 1 and results reported on --seed {REPORTED_SEED}: other people, other cameras.
 """
+
+MOST_PHOTOS = 1_000_000
+LARGEST_TRUTH = 2**35  # bytes of the true views, which one file holds
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -81,7 +85,7 @@ def _size(arguments: argparse.Namespace) -> WalkersSize:
     for name, least, most in (
         ("identities", 4, 9_999),  # file names have four digits
         ("images", 4, 9_999),
-        ("true_views", 0, 10**8),
+        ("true_views", 0, MOST_PHOTOS),
         ("height", 32, LARGEST_SIDE),
     ):
         value = getattr(arguments, name)
@@ -92,6 +96,22 @@ def _size(arguments: argparse.Namespace) -> WalkersSize:
     if arguments.identities is not None:
         train = round(TRAIN_SHARE * arguments.identities)
         size = replace(size, train=train, test=arguments.identities - train)
+    size = _with(size, arguments)
+    photos = (size.train + size.test) * size.images
+    if photos > MOST_PHOTOS:
+        raise UserError(f"{photos:,} photos, a set has at most {MOST_PHOTOS:,}; lower --identities or --images")
+    if arguments.true_views is not None and arguments.true_views > photos:
+        raise UserError(f"--true-views {arguments.true_views}: the set has {photos:,} photos, give at most as many")
+    taken = size.true_views * len(NOVEL_VIEWS) * 3 * size.height * size.height // 2
+    if taken > LARGEST_TRUTH:
+        raise UserError(
+            f"--true-views {size.true_views} --height {size.height}: {taken / 2**30:,.0f} GiB of pictures in one "
+            f"file, at most {LARGEST_TRUTH // 2**30} are made; lower one of the two"
+        )
+    return size
+
+
+def _with(size: WalkersSize, arguments: argparse.Namespace) -> WalkersSize:
     changes = {name: getattr(arguments, name) for name in ("images", "true_views", "height")}
     return replace(size, **{name: value for name, value in changes.items() if value is not None})
 
