@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from jgcl_ray import progress
 from jgcl_ray.errors import UserError, exit_on_user_error
-from jgcl_ray.progress import plain_console, tracked
+from jgcl_ray.progress import bars, plain_console, tracked
 from jgcl_ray.retrieval.answers import Answer
 
 
@@ -21,6 +22,28 @@ def test_path_is_no_markup(text: str, capsys: pytest.CaptureFixture[str]) -> Non
     plain_console().print(f"runs/{text}")
     assert list(tracked([1, 2], f"images of {text}")) == [1, 2]
     assert capsys.readouterr().err == f"runs/{text}\n"
+
+
+def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress, "monotonic", lambda: now[0])
+    for _ in tracked(range(1200), "[night] photos"):
+        now[0] += 0.125
+    assert capsys.readouterr() == (
+        "",
+        "".join(f"[night] photos: {done:,} of 1,200\n" for done in (240, 480, 720, 960, 1200)),
+    )
+    with bars(shown=False) as add:
+        moved = add("quiet")
+        now[0] += 100
+        moved(1, None)
+    with bars() as add:
+        moved = add("frames")
+        now[0] += 100
+        moved(1000, None)
+    assert capsys.readouterr() == ("", "frames: 1,000\n")
 
 
 @pytest.mark.parametrize(

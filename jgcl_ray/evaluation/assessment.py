@@ -13,8 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from jgcl_ray.data.datasets import ReidDataset, Split
 from jgcl_ray.data.datasets.reid_dataset import RankingProtocol
@@ -49,6 +47,7 @@ from jgcl_ray.evaluation.ranking import (
 )
 from jgcl_ray.evaluation.reranking import rerank
 from jgcl_ray.evaluation.viewpoints import BINS, read_yaws, viewpoint_precisions
+from jgcl_ray.progress import bars
 from jgcl_ray.wording import counted
 
 TOP = 50  # ranks of the CMC
@@ -291,15 +290,14 @@ def labelled(dataset: ReidDataset) -> tuple[Split, Split]:
 
 @contextmanager
 def _bar(what: str, queries: int, shown: bool) -> Iterator[Callable[[Distances], Distances]]:
-    """A bar on standard error, if that is a terminal, which moves as the distances of queries are asked for."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
-        task = bar.add_task(what, total=queries)
+    """A bar, which moves as the distances of queries are asked for."""
+    with bars(shown=shown) as add:
+        moved = add(what, queries)
 
         def watched(distances: Distances) -> Distances:
             def passed_on(rows: slice) -> np.ndarray:
                 block = distances(rows)
-                bar.update(task, completed=rows.stop)
+                moved(min(rows.stop, queries), queries)
                 return block
 
             return passed_on

@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
-
 from jgcl_ray.atomic import one_at_a_time
 from jgcl_ray.contact_sheet import check_sheet
 from jgcl_ray.data.datasets.unfinished import STATE
@@ -24,7 +21,7 @@ from jgcl_ray.footage.sources import Source, checked
 from jgcl_ray.footage.summary import check_tables, records_of, write_sheet, write_summary, write_tables
 from jgcl_ray.footage.tracks import Filters
 from jgcl_ray.places import absolute, check_folder
-from jgcl_ray.progress import description_column
+from jgcl_ray.progress import bars
 from jgcl_ray.writer_lock import only_writer
 
 
@@ -95,18 +92,11 @@ def extract_crops(request: Request) -> list[str]:
 def _work(jobs: Sequence[Job], workers: int | None) -> list[CameraRecord | UserError]:
     if not jobs:
         return []
-    columns = (
-        description_column(),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks = [bar.add_task(job.source.camera, total=None) for job in jobs]
+    with bars() as add:
+        moved = [add(f"{job.source.camera}, frames") for job in jobs]
 
         def watch(number: int, frame: int, last: int) -> None:
-            bar.update(tasks[number], completed=frame, total=max(last, frame))
+            moved[number](frame, max(last, frame))
 
         if workers == 0 or (workers is None and len(jobs) == 1):
             return [_here(job, partial(watch, place)) for place, job in enumerate(jobs)]

@@ -302,6 +302,8 @@ def _disk_errors_in_one_line(out: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"{out}: no space left; free some and give the command again, it goes on") from None
+        if error.errno == errno.EFBIG:
+            raise UserError(f"{out}: a file would be larger than allowed; raise the limit (ulimit -f)") from None
         if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR) and str(error.filename).startswith(str(out)):
             raise UserError(f"{error.filename}: {os.strerror(error.errno)}") from None
         raise

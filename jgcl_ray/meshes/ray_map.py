@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from jgcl_ray.errors import UserError
-from jgcl_ray.progress import description_column
+from jgcl_ray.progress import bars
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -92,12 +91,12 @@ def _map(
 
 @contextmanager
 def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    columns = (
-        description_column(),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda count: bar.advance(task, count)
+    with bars(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=False) as add:
+        moved, done = add(title, total), 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            moved(done, total)
+
+        yield advance

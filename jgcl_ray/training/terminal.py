@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jgcl_ray.errors import UserError
-from jgcl_ray.progress import description_column
+from jgcl_ray.progress import LinesNowAndThen, description_column
 from jgcl_ray.run_log import read_records
 from jgcl_ray.run_records import parse_record
 from jgcl_ray.stored_files import parse_json
@@ -119,7 +119,7 @@ def _watch(folder: Path, table: _Table, warnings: _Tail, console: Console, done:
         TimeRemainingColumn(),
     )
     with Progress(*columns, TextColumn("{task.fields[numbers]}"), console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=None, numbers="")
+        task, lines = bar.add_task("starting", total=None, numbers=""), LinesNowAndThen(console)
         last = False
         while not last:
             last = done.wait(_INTERVAL)
@@ -135,9 +135,11 @@ def _watch(folder: Path, table: _Table, warnings: _Tail, console: Console, done:
             table.update()
             now = _read(folder / PROGRESS)
             if now is not None:
+                what = now.stage if now.epoch is None else f"{now.stage} {now.epoch + 1}"
+                lines.tell(what, now.batch, now.batches)
                 bar.update(
                     task,
-                    description=now.stage if now.epoch is None else f"{now.stage} {now.epoch + 1}",
+                    description=what,
                     completed=now.batch,
                     total=now.batches,
                     numbers="  ".join(f"{name} {value:.3g}" for name, value in now.numbers.items()),

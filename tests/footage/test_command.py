@@ -272,18 +272,25 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path, door: Source) -
     assert mine.exists()
 
 
-def test_a_full_disk(tmp_path: Path, door: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "no space left; free some and give the command again"),
+        (errno.EFBIG, "a file would be larger than allowed"),
+    ],
+)
+def test_a_full_disk(tmp_path: Path, door: Source, monkeypatch: pytest.MonkeyPatch, number: int, said: str) -> None:
     """One line; with room again the command goes on and the result is whole."""
     write = Path.write_bytes
 
     def full(path: Path, content: bytes) -> int:
         if path.parent.name == ".0002.partial":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            raise OSError(number, os.strerror(number), str(path))
         return write(path, content)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(UserError, match="no space left; free some and give the command again"):
+        with pytest.raises(UserError, match=said):
             extract_crops(Request((door,), tmp_path / "crops"))
     extract_crops(Request((door,), tmp_path / "crops"))
     assert {path.name for path in (tmp_path / "crops" / "door").iterdir()} == {"0001", "0002"}

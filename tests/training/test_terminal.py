@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from jgcl_ray.evaluation.evaluator import Scores
@@ -37,6 +38,14 @@ def test_a_line_for_each_epoch_and_every_warning(tmp_path: Path) -> None:
     (epoch,) = (line.split() for line in lines if "12.3" in line)
     assert epoch[:3] == ["joint", "1", "0.568"] and "21" in epoch and "0.432" in epoch
     assert not any(" 99 " in line for line in lines)
+
+
+def test_a_log_has_a_line_now_and_then_within_a_long_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jgcl_ray.progress.LINE_EVERY", 0.0)
+    out = io.StringIO()
+    ProgressFile(tmp_path).write(stage="joint", epoch=4, batch=7, batches=2000, step=4, numbers={"loss": 1.0})
+    with shown(tmp_path, Console(file=out, width=200)):
+        wait_for(lambda: "joint 5: 7 of 2,000\n" in out.getvalue())
 
 
 def test_scores_of_the_start_have_a_line_of_their_own(tmp_path: Path) -> None:

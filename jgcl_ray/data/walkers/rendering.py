@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from jgcl_ray.atomic import one_at_a_time, room_for, write_json
 from jgcl_ray.batches import NOVEL_VIEWS
@@ -35,7 +35,7 @@ from jgcl_ray.meshes.gait import ARMS
 from jgcl_ray.meshes.projection_folders import TRUTH, VIEWS, SplitName, view_folder
 from jgcl_ray.meshes.walker_files import ARRAYS, MANIFEST, remedy
 from jgcl_ray.places import check_folder
-from jgcl_ray.progress import description_column
+from jgcl_ray.progress import bars
 from jgcl_ray.stored_files import read_arrays, read_json
 
 REVISION = 1  # of the rendering: raised when the same arguments draw other pictures
@@ -152,9 +152,12 @@ def _render_set(out: Path, size: WalkersSize, seed: int, workers: int | None) ->
     plan = size.plan(seed)
     missing = [row for row in range(len(plan.photos)) if not (partial / "records" / f"{row}.npz").is_file()]
     count = workers if workers is not None else len(os.sched_getaffinity(0))
-    with _progress("walkers", len(plan.photos), len(plan.photos) - len(missing)) as advance:
-        for _ in _render_all(plan, missing, partial, size, count):
-            advance()
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    total = len(plan.photos)
+    with bars(*columns, transient=False) as add:
+        moved = add("walkers", total, total - len(missing))
+        for done, _ in enumerate(_render_all(plan, missing, partial, size, count), start=total - len(missing) + 1):
+            moved(done, total)
     _gather(partial, plan, size.height)
     if size.tracks:
         write_tracks(partial / TRACKS_FILE, plan.photos)
@@ -333,11 +336,3 @@ def _gather(folder: Path, plan: Plan, height: int) -> None:
     libraries = {name: version(name) for name in ("anny", "embreex", "numpy", "pillow", "torch")}
     write_json(folder / "versions.json", {**manifest, **libraries})
     shutil.rmtree(folder / "records")
-
-
-@contextmanager
-def _progress(what: str, total: int, done: int) -> Iterator[Callable[[], None]]:
-    columns = (description_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn()) as progress:
-        task = progress.add_task(what, total=total, completed=done)
-        yield lambda: progress.advance(task)
