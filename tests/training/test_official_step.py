@@ -22,7 +22,7 @@ from jgcl_ray.errors import UserError
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "official_step.py"
 INPUTS = {"x", "mesh", "mesh_nv", "bank", "labels", "index"}
-TIMES_MOVED = 3
+TIMES_MOVED = 2
 TIMES_THE_CHANGE = 10  # other processors: up to 4.4 times the largest of four changes
 # How far a number may be off whatever the measured change, relative to the largest of its array. Embeddings and codes
 # of generated images have no such bound: three passes move them by as much as they are large.
@@ -74,10 +74,12 @@ def test_every_number_of_the_authors_implementation(official_step: ModuleType, t
 
 
 def test_every_number_of_the_formulas_in_float64(official_step: ModuleType, tmp_path: Path) -> None:
-    write_checkpoints(tmp_path)
+    states = official_states()
+    write_checkpoints(tmp_path, states)
     given = doubled(official_step.read_input(DATA / "joint_step.npz"))
+    given |= {name: given[name][..., :64, :40].contiguous() for name in ("x", "mesh", "mesh_nv")}  # sooner done
     results = official_step.official_step(given, tmp_path)
-    states = {kind: doubled(state) for kind, state in official_states().items()}
+    states = {kind: doubled(state) for kind, state in states.items()}
     expected = literal_step(given, states)
     assert set(results) == set(expected)
     # A rounding of the first pass moves even the seventh digit of the third: that one is made on the same image.
