@@ -99,7 +99,7 @@ DATA: dict[str, Callable[[Path], list[str]]] = {
 @pytest.fixture
 def few_walkers(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The presets with a handful of walkers, in this session's cache, with the body's tables of the usual one."""
-    few = WalkersSize(train=3, test=2, images=4, true_views=0, height=80)
+    few = WalkersSize(train=3, test=1, images=2, true_views=0, height=80)
     for preset in rendering.PRESETS:
         monkeypatch.setitem(rendering.PRESETS, preset, few)
     cache = tmp_path_factory.getbasetemp() / "few_walkers"

@@ -19,7 +19,7 @@ from jgcl_ray.meshes.estimator import WEIGHTS, load_estimator, weights_metadata
 from jgcl_ray.pretrain import main
 
 CPU = torch.device("cpu")
-RECIPE = Recipe(figures=4, steps=6, batch=8, seed=3)
+RECIPE = Recipe(figures=4, steps=4, batch=4, seed=3)
 
 
 @pytest.fixture
@@ -31,11 +31,11 @@ def rendered(cutouts: Cutouts, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stopped_and_resumed_is_the_same_as_never_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0)
     steps = [progress.step for progress in train(RECIPE, tmp_path / "whole", CPU)]
-    assert steps == [1, 2, 3, 4, 5, 6]
+    assert steps == [1, 2, 3, 4]
     for progress in train(RECIPE, tmp_path / "stopped", CPU):
-        if progress.step == 3:
+        if progress.step == 2:
             break
-    assert [progress.step for progress in train(RECIPE, tmp_path / "stopped", CPU)] == [4, 5, 6]
+    assert [progress.step for progress in train(RECIPE, tmp_path / "stopped", CPU)] == [3, 4]
     whole, _ = trained(tmp_path / "whole", RECIPE)
     stopped, seconds = trained(tmp_path / "stopped", RECIPE)
     assert seconds > 0
@@ -54,8 +54,8 @@ def test_two_drawers_draw_what_one_does(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("one_thread")
 def test_it_learns(cutouts: Cutouts) -> None:
     """A few pictures by heart."""
-    learner = Learner(Recipe(steps=60, batch=16), CPU)
-    batch = draw_pictures(cutouts, 16, seed=0, number=0, hardness=0)
+    learner = Learner(Recipe(steps=60, batch=8), CPU)
+    batch = draw_pictures(cutouts, 8, seed=0, number=0, hardness=0)
     before = {name: float(term) for name, term in learner.learn(batch)[0].items()}
     for _ in range(39):
         terms, error = learner.learn(batch)
@@ -77,19 +77,19 @@ def test_bf16_where_the_processor_has_it(able: bool, cutouts: Cutouts, monkeypat
 
 @pytest.mark.usefixtures("one_thread", "rendered")
 def test_another_recipe_is_refused(tmp_path: Path) -> None:
-    list(train(RECIPE, tmp_path / "state", CPU))
+    list(train(replace(RECIPE, steps=1), tmp_path / "state", CPU))
     with pytest.raises(UserError, match=r"state is of another training, .*: give --out another file, or delete it"):
-        list(train(replace(RECIPE, seed=4), tmp_path / "state", CPU))
+        list(train(replace(RECIPE, steps=1, seed=4), tmp_path / "state", CPU))
 
 
 @pytest.mark.usefixtures("one_thread", "rendered")
 def test_the_command_writes_weights_that_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "mine.safetensors"
-    main(["estimator", "--out", str(out), "--figures", "4", "--steps", "2", "--batch", "8", "--threads", "1"])
+    main(["estimator", "--out", str(out), "--figures", "4", "--steps", "2", "--batch", "4", "--threads", "1"])
     assert "step 2 of 2" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["mine.safetensors"]
     made = weights_metadata(out)
-    assert "--steps 2 --batch 8 --seed 0" in made["command"] and out.stat().st_size < 8 * 2**20
+    assert "--steps 2 --batch 4 --seed 0" in made["command"] and out.stat().st_size < 8 * 2**20
     network = load_estimator(out)
     write_weights(network, tmp_path / "again.safetensors", made)
     again = load_estimator(tmp_path / "again.safetensors")
@@ -106,7 +106,7 @@ def test_init_goes_on_from_weights_and_is_told_in_the_header(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ["estimator", "--figures", "4", "--steps", "1", "--batch", "8", "--threads", "1", "--out"]
+    arguments = ["estimator", "--figures", "4", "--steps", "1", "--batch", "4", "--threads", "1", "--out"]
     main([*arguments, "first.safetensors"])
     main([*arguments, "second.safetensors", "--init", "first.safetensors"])
     first, second = load_estimator(Path("first.safetensors")), load_estimator(Path("second.safetensors"))
