@@ -26,7 +26,8 @@ WITH_ONE = sorted(
 )
 # It learns from two small images a step; nothing else is built of more than a few channels.
 SMALL = """
-    data.height=80 data.width=40 joint.recipe=gcl run.stages=[warmup,generation,joint] encoder.backbone=resnet18 encoder.weights=random
+    data.height=80 data.width=40
+    joint.recipe=gcl run.stages=[warmup,generation,joint] encoder.backbone=resnet18 encoder.weights=random
     run.init_from=null generator.width=1 generator.style_width=8 generator.standardise_codes=false
     precision.dtype=float32
 """.split()
@@ -41,7 +42,13 @@ def alike() -> list[list[str]]:
     found: dict[str, list[str]] = {}
     for name in WITH_ONE:
         config = load_config(name, SMALL)
-        parts = (config.discriminator, config.losses, config.optim.discriminator_lr, config.optim.adam_betas, config.optim.weight_decay)
+        parts = (
+            config.discriminator,
+            config.losses,
+            config.optim.discriminator_lr,
+            config.optim.adam_betas,
+            config.optim.weight_decay,
+        )
         found.setdefault(repr(parts), []).append(name)
     return list(found.values())
 

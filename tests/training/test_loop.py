@@ -357,7 +357,11 @@ def test_batch_norm_groups_that_do_not_fit_are_refused(walkers: Path, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [(), (*CONTRAST, "run.stages=[warmup,joint]", "cluster_contrast.views_every=2")], ids=["gcl", "contrast"])
+@pytest.mark.parametrize(
+    "recipe",
+    [(), (*CONTRAST, "run.stages=[warmup,joint]", "cluster_contrast.views_every=2")],
+    ids=["gcl", "contrast"],
+)
 def test_two_workers_do_what_one_does(
     recipe: tuple[str, ...], walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
