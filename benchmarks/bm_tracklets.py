@@ -1,6 +1,7 @@
-"""What tracklets are worth: mAP of the preset `folder` with pseudo_labels.tracklets=auto and off, from `rendered`.
+"""What tracklets are worth: mAP of the preset `folder` with pseudo_labels.tracklets=auto and off.
 
     python benchmarks/bm_tracklets.py --seeds 1,2,3 --out DIR
+    python benchmarks/bm_tracklets.py --seeds 1,2,3 --out DIR --start CHECKPOINT
 
 Walkers as photos alone, 60 people to train on with tracklets and 100 test people. Each arm is run at each of --rates
 on the people of seed 1 first, and with its best rate on those of seed 11, which are the ones that count. A JSON line
@@ -46,7 +47,13 @@ class Bench:
         name = f"{arm}-{people}-seed{seed}-{rate:g}"
         settings = [f"pseudo_labels.tracklets={arm}", f"run.seed={seed}", f"cluster_contrast.lr={rate}"]
         settings += [f"joint.epochs={self.arguments.epochs}", f"cluster_contrast.decay_every={self.arguments.decay}"]
-        settings += ["run.local=true", f"run.root={self.out}", f"run.name={name}", "tracking.enabled=false"]
+        settings += [
+            f"run.init_from={self.arguments.start}",
+            "run.local=true",
+            f"run.root={self.out}",
+            f"run.name={name}",
+            "tracking.enabled=false",
+        ]
         settings += ["scaling.threads_per_worker=1", "eval.every=100", "cluster_contrast.batches_per_epoch=16"]
         settings += ["data.name=walkers", f"data.root={self.walkers(people)}", "meshes.source=auto"]
         settings += self.arguments.set
@@ -94,11 +101,14 @@ def main() -> None:
     parser.add_argument(
         "--rates", type=lambda text: [float(part) for part in text.split(",")], default=[1e-4, 3.5e-4]
     )
+    parser.add_argument("--start", default="rendered", metavar="CHECKPOINT", help="both arms' encoder (rendered)")
     parser.add_argument("--out", type=Path, default=Path("runs/tracklets"), help="folder of sets and runs")
     parser.add_argument("set", nargs="*", help="section.field=value for both arms")
     bench = Bench(arguments := parser.parse_args())
     for people in (TUNED_ON, REPORTED_SEED):
-        _show({"people": people, "start": "rendered"}, *bench.evaluated(people, f"start-{people}", "rendered"))
+        _show(
+            {"people": people, "start": arguments.start}, *bench.evaluated(people, f"start-{people}", arguments.start)
+        )
     scores: dict[str, list[np.ndarray]] = {arm: [] for arm in ARMS}
     whose = np.empty(0, np.int64)
     for arm in ARMS:
