@@ -52,6 +52,7 @@ from jgcl_ray.training.checkpoint import MANIFEST, checkpoints_in, config_of, re
 from jgcl_ray.wording import counted
 
 FOREIGN_SIZE = (256, 128)  # H, W of files that do not say: the usual ones of the field
+SCALES = (5 / 6, 4 / 3)  # what `multi_scale` adds, in the encoder's own size: 80 x 40 and 128 x 64 to 96 x 48
 _READERS = min(8, os.cpu_count() or 1)
 
 # A file, an encoded image (bytes of a JPEG, PNG, ...) or a decoded one.
@@ -64,7 +65,9 @@ class Encoder:
     module: the network, on its device. height, width: of its input, pixels. architecture: what `module` was built
     from. config: of the whole run, where the weights come from a checkpoint of one. description: a line for people.
     flip: whether an embedding is the mean of those of image and mirror image, normalised again; twice the time.
-    resampling: how images are resized, bicubic as in this package's training, or bilinear as in torchreid's.
+    multi_scale: whether it is the mean of those of the image read at H x W, 5/6 and 4/3 of it (multi-scale testing);
+    3.5 times the time. sizes: H, W of each reading, the encoder's own first. resampling: how images are resized,
+    bicubic as in this package's training, or bilinear as in torchreid's.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Encoder:
         config: Config | None = None,
         source: str = "encoder",
         flip: bool = False,
+        multi_scale: bool = False,
         resampling: Resampling = "bicubic",
     ) -> None:
         self.device = pick_device(device)
@@ -85,9 +89,13 @@ class Encoder:
         self.architecture = architecture
         self.height, self.width, self.resampling = height, width, resampling
         self.config = config
-        self.flip = flip
-        size = f"images of {height} x {width}, embeddings of {module.embedding_width}"
-        self.description = f"{source}: {architecture.backbone}, {size}"
+        self.flip, self.multi_scale = flip, multi_scale
+        more = [(_eighths(height * scale), _eighths(width * scale)) for scale in SCALES] if multi_scale else []
+        self.sizes = ((height, width), *more)
+        sizes = ", ".join(f"{height} x {width}" for height, width in self.sizes)
+        self.description = (
+            f"{source}: {architecture.backbone}, images of {sizes}, embeddings of {module.embedding_width}"
+        )
 
     @classmethod
     def load(
@@ -97,6 +105,7 @@ class Encoder:
         height: int | None = None,
         width: int | None = None,
         flip: bool = False,
+        multi_scale: bool | None = None,
     ) -> Self:
         """An encoder from `path`, strictly; UserError where it is none.
 
@@ -106,7 +115,8 @@ class Encoder:
         is torchreid's feature), or a ResNet under torchvision's names or an EfficientNet-lite0 under its releases'
         (.pth or .safetensors; the pooled last map is the embedding). device: auto takes a GPU where there is one.
         height, width: of the images; None: those of the training, 256 x 128 for files that do not say. flip: embed
-        image and mirror image, see above.
+        image and mirror image, multi_scale: read images at three sizes, see above; None: `rendered` and other files
+        of `pretrain encoder`, which never saw how people fill a camera's crops, are read so, others are not.
         """
         given = shipped(at_home(Path(path)))
         if given.is_dir():
@@ -132,6 +142,7 @@ class Encoder:
             config=parts.config,
             source=str(path),
             flip=flip,
+            multi_scale=parts.multi_scale if multi_scale is None else multi_scale,
             resampling=parts.resampling,
         )
 
@@ -151,7 +162,8 @@ class Encoder:
 
     def spec(self) -> dict[str, Any]:
         """What `load` needs besides the weights, ready for JSON."""
-        return EncoderSpec(self.architecture, self.height, self.width, self.resampling).document()
+        spec = EncoderSpec(self.architecture, self.height, self.width, self.resampling, self.multi_scale)
+        return spec.document()
 
     def embed(
         self,
@@ -186,14 +198,29 @@ class Encoder:
 
     @torch.inference_mode()
     def embed_tensor(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W), ImageNet mean/std normalised -> (B, D) float32 on the encoder's device, L2-normalised."""
-        return self._sides(images, self.flip)[-1]
+        """(B, 3, H, W), ImageNet mean/std normalised -> (B, D) float32 on the encoder's device, L2-normalised.
 
-    def _sides(self, images: torch.Tensor, mirrored: bool) -> list[torch.Tensor]:
-        """The images' own embeddings and, if `mirrored`, the means with their mirror images': (B, D) each."""
-        sides = [images, images.flip(3)] if mirrored else [images]
-        own = [F.normalize(self.module(side.to(self.device)).embedding.float()) for side in sides]
-        return [own[0], F.normalize(own[0] + own[1])] if mirrored else own
+        Of one size, so not for `multi_scale`: ValueError.
+        """
+        if self.multi_scale:
+            raise ValueError(
+                "a tensor is an image at one size; with multi_scale give files or decoded images to embed"
+            )
+        return self._sides([images], self.flip)[-1]
+
+    def _sides(self, sizes: Sequence[torch.Tensor], mirrored: bool) -> list[torch.Tensor]:
+        """The images' own embeddings and, if `mirrored`, the means with their mirror images': (B, D) each.
+
+        sizes: (B, 3, H, W) of the same images, for each of `self.sizes`.
+        """
+        own = [self._of_sizes(sizes)]
+        if mirrored:
+            own.append(F.normalize(own[0] + self._of_sizes([images.flip(3) for images in sizes])))
+        return own
+
+    def _of_sizes(self, sizes: Sequence[torch.Tensor]) -> torch.Tensor:
+        found = [F.normalize(self.module(images.to(self.device)).embedding.float()) for images in sizes]
+        return found[0] if len(found) == 1 else F.normalize(torch.stack(found).sum(0))
 
     @torch.inference_mode()
     def _embed(
@@ -201,11 +228,12 @@ class Encoder:
     ) -> list[np.ndarray]:
         """As `_sides`, of n images: (n, D) each."""
         found = [np.empty((len(images), self.width_of_embedding), np.float32) for _ in range(1 + mirrored)]
-        batches: Iterable[list[np.ndarray]] = self._batches(images, batch_size)
+        batches: Iterable[list[Sequence[np.ndarray]]] = self._batches(images, batch_size)
         if progress:
             batches = tracked(batches, "embedding", total=-(-len(images) // batch_size))
         for start, pixels in zip(range(0, len(images), batch_size), batches, strict=True):
-            for embeddings, batch in zip(found, self._sides(normalise_images(pixels), mirrored), strict=True):
+            sizes = [normalise_images(of_size) for of_size in zip(*pixels, strict=True)]
+            for embeddings, batch in zip(found, self._sides(sizes, mirrored), strict=True):
                 embeddings[start : start + batch_size] = batch.cpu().numpy()
         if not all(np.isfinite(embeddings).all() for embeddings in found):
             raise UserError(f"{self.description}: gives embeddings that are no numbers, its training diverged")
@@ -215,26 +243,35 @@ class Encoder:
 
     def read(self, image: ImageLike, row: int = 0) -> np.ndarray:
         """An image as the network's uint8 (H, W, 3); `row` is named in the error where there is no file name."""
+        return self._read(image, row, self.sizes[:1])[0]
+
+    def _read(self, image: ImageLike, row: int, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """As `read`, at each of the sizes."""
         try:
             if isinstance(image, Image.Image):
-                return resize(as_rgb(image), self.height, self.width, self.resampling)
-            encoded = io.BytesIO(image) if isinstance(image, bytes) else Path(image)
-            return read_rgb(encoded, self.height, self.width, self.resampling)
+                return [resize(as_rgb(image), *size, self.resampling) for size in sizes]
+            encoded = [io.BytesIO(image) if isinstance(image, bytes) else Path(image) for _ in sizes]
+            return [read_rgb(given, *size, self.resampling) for given, size in zip(encoded, sizes, strict=True)]
         except UnreadableImage as error:
             name = str(image) if isinstance(image, str | Path) else f"image {row}"
             name += f" ({counted(len(image), 'byte')})" if isinstance(image, bytes) else ""
             raise UserError(f"{name}: cannot be read as an image ({error}); restore it or leave it out") from None
 
-    def _batches(self, images: Sequence[ImageLike], batch_size: int) -> Iterator[list[np.ndarray]]:
+    def _batches(self, images: Sequence[ImageLike], batch_size: int) -> Iterator[list[Sequence[np.ndarray]]]:
         with ThreadPoolExecutor(_READERS) as pool:
             ahead: deque[list[Any]] = deque()
             for start in range(0, len(images), batch_size):
                 rows = range(start, min(start + batch_size, len(images)))
-                ahead.append([pool.submit(self.read, images[row], row) for row in rows])
+                ahead.append([pool.submit(self._read, images[row], row, self.sizes) for row in rows])
                 if len(ahead) > 1:
                     yield [future.result() for future in ahead.popleft()]
             while ahead:
                 yield [future.result() for future in ahead.popleft()]
+
+
+def _eighths(pixels: float) -> int:
+    """The nearest multiple of 8 that leaves a map at 1/16."""
+    return max(16, 8 * round(pixels / 8))
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -261,6 +298,7 @@ class _Parts:
     size: tuple[int, int]  # H, W
     config: Config | None = None  # of the run
     resampling: Resampling = "bicubic"
+    multi_scale: bool = False
 
 
 def _from_checkpoint(checkpoint: Path) -> _Parts:
@@ -281,17 +319,25 @@ def _from_file(path: Path) -> _Parts:
         return _from_state(read_state(path), path)
     metadata, state = read_header(path), read_tensors(path)
     if METADATA in metadata:
-        return _exported(state, metadata[METADATA], path)
+        return _exported(state, metadata, path)
     if (path.parent / MANIFEST).is_file() and path.name == "encoder.safetensors":
         return _from_checkpoint(path.parent.resolve())
     return _from_state(state, path)
 
 
-def _exported(state: State, text: str, path: Path) -> _Parts:
-    spec = read_spec(text, path)
+def _exported(state: State, metadata: Mapping[str, str], path: Path) -> _Parts:
+    spec = read_spec(metadata[METADATA], path)
     module = IdentityEncoder(spec.architecture)
     load_state(module, state, str(path))
-    return _Parts(module, spec.architecture, (spec.height, spec.width), resampling=spec.resampling)
+    # Files of `pretrain encoder` from before there were scales tell of a recipe.
+    multi_scale = "recipe" in metadata if spec.multi_scale is None else spec.multi_scale
+    return _Parts(
+        module,
+        spec.architecture,
+        (spec.height, spec.width),
+        resampling=spec.resampling,
+        multi_scale=multi_scale,
+    )
 
 
 def _from_state(state: State, path: Path) -> _Parts:

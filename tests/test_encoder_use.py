@@ -90,6 +90,29 @@ def test_flip_averages_image_and_mirror_image(run: Path, networks: Networks, pic
             np.testing.assert_allclose(embeddings, right, atol=1e-4)
 
 
+def test_multi_scale_averages_three_sizes(
+    run: Path, networks: Networks, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    sizes = [by_hand(networks.encoder, pictures, *size) for size in ((80, 40), (64, 32), (104, 56))]
+    expected = F.normalize(torch.from_numpy(sum(sizes[1:], sizes[0]))).numpy()
+    encoder = Encoder.load(run, multi_scale=True)
+    assert encoder.sizes == ((80, 40), (64, 32), (104, 56)) and "80 x 40, 64 x 32, 104 x 56," in encoder.description
+    found = encoder.embed(pictures, batch_size=2)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.abs(found - sizes[0]).max() > 1e-3
+    path = tmp_path / "first.png"
+    pictures[0].save(path)
+    for given in (path, path.read_bytes()):
+        np.testing.assert_allclose(encoder.embed([given]), expected[:1], atol=1e-4)
+    mirrored = [ImageOps.mirror(picture) for picture in pictures]
+    both = Encoder.load(run, multi_scale=True, flip=True).embed(pictures)
+    of_both = F.normalize(torch.from_numpy(expected + encoder.embed(mirrored))).numpy()
+    np.testing.assert_allclose(both, of_both, atol=1e-4)
+    assert encoder.read(pictures[0]).shape == (80, 40, 3)
+    with pytest.raises(ValueError, match="a tensor is an image at one size"):
+        encoder.embed_tensor(torch.zeros(1, 3, 80, 40))
+
+
 def test_cameras_means_are_taken_off(run: Path, pictures: list[Image.Image]) -> None:
     encoder = Encoder.load(run)
     plain, cameras = encoder.embed(pictures), ["door", "hall", "door", "hall", "door"]

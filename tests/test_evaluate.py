@@ -183,6 +183,22 @@ def test_corrections_stand_beside_the_plain_score(call: Call, run: Path, photos:
     assert out.splitlines()[-1] == f"mAP {document['mAP']:.4f} rank-1 {document['rank-1']:.4f}"
 
 
+def test_photos_read_at_three_sizes(call: Call, run: Path, photos: Path, tmp_path: Path) -> None:
+    target = tmp_path / "scores.json"
+    code, out, err = call(
+        "--checkpoint", run, "--data", "market1501", "--root", photos, "--json", target, "--multi-scale"
+    )
+    document = json.loads(target.read_text())
+    dataset, (_, _, labels) = evaluation_data.opened(photos), scored(run, photos)
+    assert dataset.query is not None and dataset.gallery is not None
+    encoder = Encoder.load(run, multi_scale=True)
+    features = [
+        encoder.embed([split.path(row) for row in range(len(split))]) for split in (dataset.query, dataset.gallery)
+    ]
+    assert code == 0 and document["mAP"] == pytest.approx(rank(*features, *labels.arrays).mAP, abs=1e-6)
+    assert document["checkpoint"]["multi_scale"] and encoder.description.split(": ")[1] in out + err
+
+
 def test_against_another_encoder(call: Call, run: Path, photos: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     evaluation_data.write_run(tmp_path / "b", photos)

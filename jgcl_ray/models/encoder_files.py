@@ -35,6 +35,7 @@ class EncoderSpec:
     height: int  # pixels
     width: int  # pixels
     resampling: Resampling = "bicubic"
+    multi_scale: bool | None = None  # None: of a file that does not say
 
     def document(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -44,7 +45,7 @@ class EncoderSpec:
             "height": self.height,
             "width": self.width,
             "resampling": self.resampling,
-        }
+        } | ({} if self.multi_scale is None else {"multi_scale": self.multi_scale})
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class _Document:
     height: Side
     width: Side
     resampling: Resampling = "bicubic"
+    multi_scale: bool | None = None
 
 
 def read_header(path: Path) -> dict[str, str]:
@@ -81,7 +83,7 @@ def read_spec(text: str, path: Path) -> EncoderSpec:
     source, remedy = f"{path}, its header {METADATA}", "export it again by this version"
     read = parse_json(text, _Document, source, remedy)
     architecture = checked(read.encoder | {"weights": "random"}, EncoderConfig, source, remedy)
-    return EncoderSpec(architecture, read.height, read.width, read.resampling)
+    return EncoderSpec(architecture, read.height, read.width, read.resampling, read.multi_scale)
 
 
 def check_fits(path: Path, config: EncoderConfig, option: str) -> None:

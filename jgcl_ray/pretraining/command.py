@@ -100,7 +100,7 @@ def generator_lines(recipe: GeneratorRecipe, checkpoint: Path, device: torch.dev
 
 def write_encoder(network: IdentityEncoder, recipe: EncoderRecipe, path: Path, metadata: dict[str, str]) -> None:
     """Convolutions and matrices as int8 with a scale for each output channel; read by Encoder.load."""
-    spec = EncoderSpec(recipe.architecture, recipe.height, recipe.width).document()
+    spec = EncoderSpec(recipe.architecture, recipe.height, recipe.width, multi_scale=True).document()
     with replacing(path) as partial:
         save_file(packed(network), partial, metadata | {METADATA: json.dumps(spec)})
 

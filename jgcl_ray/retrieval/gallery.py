@@ -24,9 +24,8 @@ logger = logging.getLogger(__name__)
 def new_index(encoder: Encoder, kind: Kind = "auto", camera_means: bool = False) -> GalleryIndex:
     """An empty index for an encoder's embeddings; camera_means: each camera's mean is to be taken off them."""
     size = encoder.height, encoder.width
-    return GalleryIndex(
-        IndexSpec(encoder.fingerprint, *size, encoder.width_of_embedding, kind, encoder.flip, camera_means)
-    )
+    ways = {"flip": encoder.flip, "multi_scale": encoder.multi_scale, "camera_means": camera_means}
+    return GalleryIndex(IndexSpec(encoder.fingerprint, *size, encoder.width_of_embedding, kind, **ways))
 
 
 def check_encoder(index: GalleryIndex, encoder: Encoder, file: Path) -> None:

@@ -45,6 +45,7 @@ class IndexSpec:
     kind: Kind = "auto"
     flip: bool = False  # whether image and mirror image were averaged (Encoder.flip)
     camera_means: bool = False  # whether each camera's mean embedding was taken off
+    multi_scale: bool = False  # whether images were read at three sizes (Encoder.multi_scale)
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,7 +52,8 @@ class Request:
     batch_size: int = 64
     height: int | None = None  # of a new index; None: the checkpoint's
     width: int | None = None
-    flip: bool = False  # of a new index, like camera_means; an index knows its own
+    flip: bool = False  # of a new index, like multi_scale and camera_means; an index knows its own
+    multi_scale: bool | None = None  # None: as the encoder is read
     camera_means: bool = False
     camera: str | None = None  # of what is added and of the queries
     by: Literal["image", "track"] = "image"  # what an answer is
@@ -145,8 +146,8 @@ def _encoder(request: Request, index: GalleryIndex | None) -> Encoder | None:
     if request.checkpoint is None:
         return None
     size = (request.height, request.width) if index is None else (index.spec.height, index.spec.width)
-    flip = request.flip if index is None else index.spec.flip
-    return Encoder.load(request.checkpoint, request.device, *size, flip=flip)
+    ways = request if index is None else index.spec
+    return Encoder.load(request.checkpoint, request.device, *size, flip=ways.flip, multi_scale=ways.multi_scale)
 
 
 def _check(request: Request) -> None:
@@ -158,8 +159,10 @@ def _check(request: Request) -> None:
         check_file(request.index, "--index", is_index)
     if request.gallery is None and (request.height or request.width):
         raise UserError("--height and --width are of a new index (--gallery); an index knows its own")
-    if request.gallery is None and (request.flip or request.camera_means):
-        raise UserError("--flip and --camera-means are of a new index (--gallery); an index knows its own")
+    if request.gallery is None and (request.flip or request.multi_scale is not None or request.camera_means):
+        raise UserError(
+            "--flip, --multi-scale and --camera-means are of a new index (--gallery); an index knows its own"
+        )
     asks_of_answers = request.by == "track" or Filter(tuple(request.in_camera), request.since, request.until)
     if asks_of_answers and not request.query:
         raise UserError("--by track, --in-camera, --since and --until are of the answers to a --query; there is none")

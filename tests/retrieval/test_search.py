@@ -140,6 +140,24 @@ def test_flip_and_camera_means_are_kept_in_the_index(
     )
 
 
+def test_an_index_of_three_sizes_knows_them(
+    run: Path, gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index, query = tmp_path / "sizes.idx", gallery / "b" / "3.png"
+    call("--checkpoint", run, "--index", index, "--gallery", gallery, "--multi-scale")
+    capsys.readouterr()
+    call("--checkpoint", run, "--index", index, "--query", query, "-k", 4)
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    paths = [path for _, _, path in lines]
+    embeddings = Encoder.load(run, multi_scale=True).embed([*paths, query])
+    expected = np.linalg.norm(embeddings[:4] - embeddings[4], axis=1)
+    np.testing.assert_allclose([float(distance) for _, distance, _ in lines], expected, atol=2e-3)
+    plain = Encoder.load(run).embed([*paths, query])
+    assert np.abs(np.linalg.norm(plain[:4] - plain[4], axis=1) - expected).max() > 5e-3
+    told = refused(capsys, "--checkpoint", run, "--index", index, "--query", query, "--multi-scale")
+    assert "an index knows its own" in told
+
+
 def test_added_images_are_centred_by_the_means_that_the_index_has(
     run: Path, gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -325,7 +343,7 @@ def test_mistakes_are_one_line(
         "not a whole number from 1 to 1,000,000,000; see python -m jgcl_ray.search --help": (*with_encoder, "-k", 0),
         "there is no folder": ("--checkpoint", run, "--index", tmp_path / "no/x.idx", "--gallery", gallery),
         "an index knows its own": (*with_encoder, "--add", gallery, "--height", 64),
-        "--flip and --camera-means are of a new index": (*with_encoder, "--add", gallery, "--flip"),
+        "--flip, --multi-scale and --camera-means are of a new index": (*with_encoder, "--add", gallery, "--flip"),
         "takes off no camera means": (*with_encoder, "--query", gallery / "a/1.png", "--camera", "a"),
         "in --gallery the folders are the cameras": (*with_encoder, "--gallery", gallery, "--camera", "a"),
         "there is one camera's folder alone": (*with_encoder, "--gallery", gallery.parent, "--camera-means"),
