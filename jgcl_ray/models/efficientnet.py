@@ -19,7 +19,7 @@ from jgcl_ray.models.backbone import Backbone, ByHand, Package, State, initialis
 from jgcl_ray.models.batch_norm import Domain, DomainBatchNorm
 
 STEM, HEAD = 32, 1280
-_IMAGENET_MEAN, _IMAGENET_STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Blocks, kernel, stride, expansion and channels of each stage.
 STAGES = (
     (1, 3, 1, 1, 16),
@@ -93,8 +93,10 @@ class EfficientNetLite0(nn.Module):
     def __init__(self, same: bool, separate: bool, last_stride: int = 1) -> None:
         """same: TensorFlow's padding. last_stride: of the last strided stage; 2 as for ImageNet's classes."""
         super().__init__()
-        self.register_buffer("scale", (255 * _IMAGENET_STD / 128).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("shift", ((255 * _IMAGENET_MEAN - 127) / 128).view(1, 3, 1, 1), persistent=False)
+        # Made here, on the device of the other parameters: a constant of the module has that of whoever imports it.
+        mean, std = torch.tensor(_IMAGENET_MEAN), torch.tensor(_IMAGENET_STD)
+        self.register_buffer("scale", (255 * std / 128).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", ((255 * mean - 127) / 128).view(1, 3, 1, 1), persistent=False)
         self.stem = nn.ModuleList([PaddedConv(3, STEM, 3, 2, 1, same), _norm(STEM, separate)])
         channels_in, stages = STEM, []
         for place, (depth, kernel, stride, expansion, channels) in enumerate(STAGES):

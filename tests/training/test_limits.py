@@ -63,6 +63,7 @@ def test_what_does_not_fit_is_refused(walkers: Path, tmp_path: Path, case: str) 
         ["data.batch_size=2", "scaling.num_workers=2", "scaling.sync_batch_norm=true"],
         ["data.batch_size=1", "run.stages=[warmup,generation]"],  # where the encoder is frozen
         ["data.batch_size=16", "discriminator.scales=2"],
+        ["encoder.backbone=efficientnet_lite0"],  # whose buffers are made of constants
     ],
 )
 def test_what_fits_is_not(walkers: Path, tmp_path: Path, settings: list[str]) -> None:
