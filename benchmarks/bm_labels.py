@@ -82,7 +82,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     train = open_dataset(DataConfig(name="walkers"), WalkersConfig(preset=arguments.set, seed=arguments.seed)).train
-    features = Encoder.load(arguments.checkpoint).embed([train.path(row) for row in range(len(train))])
+    features = Encoder.load(arguments.checkpoint, multi_scale=False).embed(
+        [train.path(row) for row in range(len(train))]
+    )
     grid = list(settings())
     if arguments.settings is not None:
         grid = [json.loads(line) for line in arguments.settings.read_text().splitlines()]

@@ -66,6 +66,7 @@ class Bench:
         file, root = self.out / f"{name}.json", self.walkers(people)
         if not file.is_file():
             given = ["--checkpoint", str(checkpoint), "--data", "walkers", "--root", str(root), "--json", str(file)]
+            given.append("--no-multi-scale")  # as runs are read
             self._python(["jgcl_ray.evaluate", *given], name)
         queries = json.loads(file.read_text())["by_query"]
         return np.array(queries["average_precision"], np.float64), np.array(queries["identities"], np.int64)

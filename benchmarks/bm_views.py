@@ -146,7 +146,7 @@ def likeness(views: np.ndarray, people: People) -> dict[str, Any]:
 
 def recogniser(given: argparse.Namespace, plan: Plan) -> Callable[[np.ndarray, list[int]], float]:
     """view_rank1 of views (M, V, H, W, 3) of the photos in rows."""
-    encoder = Encoder.load(given.encoder)
+    encoder = Encoder.load(given.encoder, multi_scale=False)
     everyone = [row for row, photo in enumerate(plan.photos) if photo.identity and photo.mesh_split == given.split]
     gallery = encoder.embed([given.root / plan.photos[row].path for row in everyone])
     identity = np.array([plan.photos[row].identity for row in everyone])
