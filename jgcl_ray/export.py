@@ -54,7 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
         from jgcl_ray.encoder import Encoder
         from jgcl_ray.export_formats import export, preprocessing
 
-        encoder = Encoder.load(given.checkpoint, "cpu", given.height, given.width)
+        scales = None if given.format == "safetensors" else False  # a graph takes images of one size
+        encoder = Encoder.load(given.checkpoint, "cpu", given.height, given.width, multi_scale=scales)
         difference = export(encoder, given.out, given.format)
         print(f"{given.out}: {given.format} of {encoder.description}")
         for name in ("input", "resize", "normalisation", "output", "use"):
