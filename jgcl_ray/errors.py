@@ -31,12 +31,22 @@ def in_one_line(text: str) -> str:
     return legible(" ".join(line.strip() for line in text.splitlines()))
 
 
+def as_text(name: str) -> str:
+    """What can be written in UTF-8: of a path, bytes that are no text by their numbers."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+_DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
 def legible(name: str) -> str:
     """What would move or colour a terminal, as Python writes it: names of files may hold anything."""
-    return "".join(
-        sign.encode("unicode_escape").decode("ascii") if unicodedata.category(sign) in ("Cc", "Zl", "Zp") else sign
-        for sign in name
-    )
+    return "".join(sign.encode("unicode_escape").decode("ascii") if _moves(sign) else sign for sign in name)
+
+
+def _moves(sign: str) -> bool:
+    """Control characters, ends of lines, and what turns the direction of the text after it."""
+    return unicodedata.category(sign) in ("Cc", "Zl", "Zp") or unicodedata.bidirectional(sign) in _DIRECTIONS
 
 
 # Of a place rather than of the program; most places are tried ahead (jgcl_ray/places.py), and some fill up later.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jgcl_ray.atomic import one_at_a_time, write_json
 from jgcl_ray.config import Config
-from jgcl_ray.errors import UserError
+from jgcl_ray.errors import UserError, as_text
 from jgcl_ray.image_files import UnreadableImage, read_image
 from jgcl_ray.run_records import RECORD_KEYS, parse_record
 from jgcl_ray.stored_files import read_json, read_yaml_as
@@ -153,7 +153,7 @@ class _Link:
             self._client = _client(uri)
             self.experiment_id = _experiment(self._client, card.experiment, uri, folder.parent)
         run = self._find(card) or self._client.create_run(
-            self.experiment_id, tags={**card.tags, KEY_TAG: card.key}, run_name=card.name
+            self.experiment_id, tags={**_texts(card.tags), KEY_TAG: card.key}, run_name=card.name
         )
         self.run_id: str = run.info.run_id
         self._status: str = run.info.status
@@ -179,7 +179,7 @@ class _Link:
         return sent
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        for name, value in tags.items():
+        for name, value in _texts(tags).items():
             self._client.set_tag(self.run_id, name, value)
 
     def _find(self, card: RunCard) -> Run | None:
@@ -189,7 +189,9 @@ class _Link:
     def _send_params(self, params: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
-        for chunk in _chunks([Param(name, value) for name, value in params.items()], PARAMS_PER_CALL):
+        for chunk in _chunks(
+            [Param(name, text[:PARAM_LENGTH]) for name, text in _texts(params).items()], PARAMS_PER_CALL
+        ):
             self._client.log_batch(self.run_id, params=chunk)
 
     def _send_metrics(self) -> int:
@@ -310,6 +312,11 @@ def prepare(uri: str, experiment: str, root: Path) -> None:
 def tracking_uri(config: Config) -> str:
     """`tracking.uri`, or SQLite in the folder of all runs."""
     return config.tracking.uri or f"{SQLITE}{config.run.root / 'mlflow.db'}"
+
+
+def _texts(values: Mapping[str, str]) -> dict[str, str]:
+    """Paths may hold bytes that are no text, and MLflow takes text alone."""
+    return {name: as_text(value) for name, value in values.items()}
 
 
 def masked(text: str) -> str:

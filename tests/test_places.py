@@ -144,6 +144,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
         "run.local=true run.root=runs checkpoints.mirror=file:///dev/null",
     ),
     "a disk for MLflow": (_through_argv(train.main), "run.local=true run.root=runs tracking.uri=sqlite:///{}/x.db"),
+    "a folder of bytes for MLflow": (_through_argv(train.main), "run.local=true run.root=by\udcffte"),
     "tune's disk for data": (_through_argv(tune.main), "run.root=runs data.stage_to={}/below"),
     "tune": (_through_argv(tune.main), "run.root={}"),
     "walkers": (walkers.main, "--out {}"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jgcl_ray import progress
-from jgcl_ray.errors import UserError, exit_on_user_error
+from jgcl_ray.errors import UserError, exit_on_user_error, legible
 from jgcl_ray.progress import bars, plain_console, tracked
 from jgcl_ray.retrieval.answers import Answer
 
@@ -22,6 +22,10 @@ def test_path_is_no_markup(text: str, capsys: pytest.CaptureFixture[str]) -> Non
     plain_console().print(f"runs/{text}")
     assert list(tracked([1, 2], f"images of {text}")) == [1, 2]
     assert capsys.readouterr().err == f"runs/{text}\n"
+
+
+def test_direction_of_the_text_is_no_names_to_turn() -> None:
+    assert legible("cam\u202egpj.exe") == r"cam\u202egpj.exe" and legible("ü中 \u200d") == "ü中 \u200d"
 
 
 def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(

@@ -12,7 +12,7 @@ from jgcl_ray.atomic import write_bytes, write_json
 from jgcl_ray.config import PseudoLabelsConfig
 from jgcl_ray.data.datasets import Split
 from jgcl_ray.data.transforms import normalise_images
-from jgcl_ray.errors import UserError
+from jgcl_ray.errors import UserError, as_text
 from jgcl_ray.evaluation.activations import similarity_maps
 from jgcl_ray.evaluation.assessment import Assessment
 from jgcl_ray.evaluation.clusters import Cluster, Clustering, cluster_gallery, example_clusters
@@ -73,7 +73,7 @@ def write_report(
         write_picture(picture.image, written[-1])
     page = render_page(found, encoder.description, clustering, pictures, comparison)
     write_json(folder / SCORES, document)
-    write_bytes(folder / PAGE, page.encode())
+    write_bytes(folder / PAGE, as_text(page).encode())
     return [*written, folder / SCORES, folder / PAGE]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from jgcl_ray.errors import UserError
 from jgcl_ray.meshes.estimated_bodies import EstimatedBodies, ensure_estimated, read_estimated
 from jgcl_ray.meshes.estimator import WEIGHTS, load_estimator
 from jgcl_ray.meshes.projections import open_projections
-from jgcl_ray.mlflow_mirror import ARTIFACTS, CARD, METRICS, MODEL, PICTURES, SQLITE, RunCard, masked
+from jgcl_ray.mlflow_mirror import ARTIFACTS, CARD, METRICS, MODEL, PICTURES, SQLITE, RunCard, masked, tracking_uri
 from jgcl_ray.models.batch_norm import synchronise_statistics
 from jgcl_ray.models.networks import build_networks
 from jgcl_ray.ownership import is_database
@@ -130,6 +131,11 @@ def check_places(config: Config, workers_here: bool) -> None:
         places.check_folder(disk, "data.stage_to:")
     if config.checkpoints.mirror is not None:
         RemoteFolder(config.checkpoints.mirror, config.run.name, MANIFEST).check_writable()
+    if config.tracking.enabled and re.search("[\udc80-\udcff]", tracking_uri(config)):
+        raise UserError(
+            f"run.root={config.run.root}: bytes that are no text in UTF-8, and MLflow's database cannot lie there; "
+            "rename it, give tracking.uri, or set tracking.enabled=false"
+        )
     uri = config.tracking.uri or ""
     if config.tracking.enabled and uri.startswith(SQLITE):
         places.check_file(Path(uri.removeprefix(SQLITE)), "tracking.uri:", is_database, parents=True)

@@ -136,7 +136,8 @@ def _watch(folder: Path, table: _Table, warnings: _Tail, console: Console, done:
             now = _read(folder / PROGRESS)
             if now is not None:
                 what = now.stage if now.epoch is None else f"{now.stage} {now.epoch + 1}"
-                lines.tell(what, now.batch, now.batches)
+                if now.batch < now.batches:
+                    lines.tell(what, now.batch, now.batches)
                 bar.update(
                     task,
                     description=what,

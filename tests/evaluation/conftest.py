@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import evaluation_data
@@ -38,4 +39,5 @@ def found(encoder: Encoder, dataset: ReidDataset) -> Assessment:
 @pytest.fixture(scope="session")
 def written(found: Assessment, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("report") / "new" / "folder"
-    return write_report(folder, found, encoder, evaluation_data.LABELLING, found.document())
+    named = replace(found, dataset=replace(found.dataset, root=Path("/data/<b>&by\udcffte")))
+    return write_report(folder, named, encoder, evaluation_data.LABELLING, found.document())

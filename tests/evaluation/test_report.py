@@ -138,6 +138,7 @@ def test_page_holds_everything_and_fetches_nothing(written: list[Path], found: A
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert page.count('src="data:image/') == page.count("<img ") == len(pictures)
     assert not re.search(r"<script|https?://|url\(|@import", page)
+    assert r"/data/&lt;b&gt;&amp;by\xffte" in page
     assert f"{100 * found.result.mAP:.1f}" in page and "before re-ranking" in page
     assert json.loads((folder / "scores.json").read_text())["mAP"] == found.result.mAP
 

@@ -56,6 +56,17 @@ class TestMLflow:
         copy = Path(client.download_artifacts(run_id, "config.yaml"))
         assert load_config(copy) == config
 
+    def test_a_data_set_whose_name_is_no_text(self, root: Path, client: Any) -> None:
+        with RunLog.open(
+            root / "bytes", config_of(root, "bytes", "data.root=/data/by\udcffte"), {"from": "\udcfe"}
+        ) as log:
+            make_records(log, range(2))
+            run_id = log.run_id
+        assert run_id is not None
+        run = client.get_run(run_id)
+        assert (run.info.status, run.data.params["data.root"]) == ("FINISHED", "/data/by\\xffte")
+        assert run.data.tags["from"] == "\\xfe"
+
     def test_a_resumed_run_counts_nothing_twice(self, root: Path, client: Any) -> None:
         folder, config = root / "resumed", config_of(root, "resumed")
         first = RunLog.open(folder, config)
