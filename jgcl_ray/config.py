@@ -240,6 +240,8 @@ def to_yaml(config: Config) -> str:
 def _read_tree(path: Path) -> dict[str, Any]:
     tree = read_yaml(path)
     if tree is None:
+        if not path.stat().st_size:
+            raise UserError(f"{path}: an empty file, expected sections with fields; write it again")
         return {}
     if not isinstance(tree, dict):
         raise UserError(f"{path}: holds a {type(tree).__name__}, expected sections with fields")

@@ -48,6 +48,14 @@ def test_bad_override_is_one_line(override: str, says: list[str]) -> None:
         assert part in message
 
 
+def test_an_empty_file_is_no_config(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").touch()
+    with pytest.raises(UserError, match=r"mine\.yaml: an empty file, expected sections with fields"):
+        load_config(tmp_path / "mine.yaml")
+    (tmp_path / "mine.yaml").write_text("# all defaults\n")
+    assert load_config(tmp_path / "mine.yaml") == load_config(None)
+
+
 def test_a_folder_is_no_config(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r": a folder; give a YAML file, or the name of a shipped one"):
         load_config(tmp_path)

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from jgcl_ray import evaluate, export, generate, pretrain, search, train, tune
 from jgcl_ray.atomic import replacing, room_for, write_bytes
 from jgcl_ray.cache import cache_folder
+from jgcl_ray.config import load_config
 from jgcl_ray.data import staging
 from jgcl_ray.data.walkers import __main__ as walkers
 from jgcl_ray.data.walkers import rendering
@@ -29,6 +30,7 @@ from jgcl_ray.meshes.drawing import write_atomically
 from jgcl_ray.meshes.estimator import __main__ as estimator
 from jgcl_ray.ownership import is_scores
 from jgcl_ray.places import absolute, check_apart, check_file, check_folder
+from jgcl_ray.training.prepare import check_places
 
 LONG = "n" * 300
 
@@ -144,7 +146,6 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
         "run.local=true run.root=runs checkpoints.mirror=file:///dev/null",
     ),
     "a disk for MLflow": (_through_argv(train.main), "run.local=true run.root=runs tracking.uri=sqlite:///{}/x.db"),
-    "a folder of bytes for MLflow": (_through_argv(train.main), "run.local=true run.root=by\udcffte"),
     "tune's disk for data": (_through_argv(tune.main), "run.root=runs data.stage_to={}/below"),
     "tune": (_through_argv(tune.main), "run.root={}"),
     "walkers": (walkers.main, "--out {}"),
@@ -217,6 +218,15 @@ def test_commands_try_them_before_they_begin(
     said = ("not a folder", "Not a directory", "too long", "nowhere", "nobody here", "are one place", "lies in")
     assert any(words in error for words in said), error
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_no_database_of_mlflow_lies_below_a_name_that_is_no_text() -> None:
+    for overrides in (["tracking.enabled=false"], ["tracking.uri=http://mlflow.example"]):
+        check_places(load_config(None, ["run.root=by\udcffte", *overrides]), workers_here=True)
+    with pytest.raises(
+        UserError, match=r"run\.root=.*by.te: bytes that are no text in UTF-8.*tracking\.enabled=false"
+    ):
+        check_places(load_config(None, ["run.root=by\udcffte"]), workers_here=True)
 
 
 def test_a_cache_that_cannot_be_made(

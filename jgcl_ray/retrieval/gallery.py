@@ -20,6 +20,8 @@ from jgcl_ray.retrieval.sightings import UNKNOWN, Sighting
 
 logger = logging.getLogger(__name__)
 
+GONE = (-1, -1)  # stamp of a file that is not there
+
 
 def new_index(encoder: Encoder, kind: Kind = "auto", camera_means: bool = False) -> GalleryIndex:
     """An empty index for an encoder's embeddings; camera_means: each camera's mean is to be taken off them."""
@@ -85,7 +87,7 @@ def add_images(
     seen = sightings or {}
     rows = {os.path.normpath(path): row for row, path in enumerate(index.paths)}
     stamps = {path: _stamp(path) for path in paths}
-    wanted = [path for path in paths if path not in rows or index.stamps[rows[path]] != stamps[path]]
+    wanted = [path for path in paths if path not in rows or _differs(index.stamps[rows[path]], stamps[path])]
     if wanted:
         embeddings = encoder.embed(wanted, batch_size, progress)
         if index.spec.camera_means:
@@ -119,7 +121,7 @@ def gone(index: GalleryIndex, places: Iterable[Path]) -> list[str]:
     if not bases:
         return []
     at = ((path, Path(path)) for path in index.paths)
-    return [path for path, file in at if not bases.isdisjoint((file, *file.parents)) and _stamp(path) == -1]
+    return [path for path, file in at if not bases.isdisjoint((file, *file.parents)) and _stamp(path) == GONE]
 
 
 def changes_since(index: GalleryIndex, paths: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -128,8 +130,8 @@ def changes_since(index: GalleryIndex, paths: Iterable[str]) -> tuple[list[str],
     stamps = {path: stamp for path, stamp in zip(index.paths, index.stamps.tolist(), strict=True) if path in wanted}
     now = {path: _stamp(path) for path in stamps}
     return (
-        [path for path in stamps if now[path] == -1],
-        [path for path, stamp in stamps.items() if now[path] not in (-1, stamp)],
+        [path for path in stamps if now[path] == GONE],
+        [path for path, stamp in stamps.items() if now[path] != GONE and _differs(stamp, now[path])],
     )
 
 
@@ -160,12 +162,18 @@ def _images_at(place: Path) -> Iterator[str]:
         yield from (str(place / name) for name in image_tree(place))
 
 
-def _stamp(path: str) -> int:
-    """When a file was last changed, nanoseconds; -1 where it cannot be asked: whoever reads it will say why."""
+def _stamp(path: str) -> tuple[int, int]:
+    """When a file was last changed, ns, and its size; GONE where it cannot be asked: who reads it says why."""
     try:
-        return Path(path).stat().st_mtime_ns
+        state = Path(path).stat()
     except OSError:
-        return -1
+        return GONE
+    return state.st_mtime_ns, state.st_size
+
+
+def _differs(before: Sequence[int], now: tuple[int, int]) -> bool:
+    """Whether a file has another date, or another size, where that was kept: a copy may keep the date."""
+    return before[0] != now[0] or before[1] not in (-1, now[1])
 
 
 def _decodes(path: str) -> bool:

@@ -59,7 +59,8 @@ class Hits:
 class GalleryIndex:
     """The embeddings of N images, with their files; row i of both is the same image.
 
-    paths: of the files. sightings: where and when each was taken. stamps (N,) int64: their times of modification, ns.
+    paths: of the files. sightings: where and when each was taken. stamps (N, 2) int64: times of modification, ns, and
+    sizes of the files, bytes; -1 unknown.
     camera_means: what was taken off the embeddings, and must be taken off those of queries; of the images by which a
     camera came in, and kept from then.
     """
@@ -69,7 +70,7 @@ class GalleryIndex:
         self.spec = spec
         self.paths: list[str] = []
         self.sightings: list[Sighting] = []
-        self.stamps = np.zeros(0, np.int64)
+        self.stamps = np.zeros((0, 2), np.int64)
         self.camera_means: CameraMeans | None = None
         self._index = _new_index(self.kind, np.zeros((0, spec.embedding), np.float32))
 
@@ -91,7 +92,7 @@ class GalleryIndex:
         sightings: Sequence[Sighting] | None = None,
     ) -> None:
         """Images that are not in it yet; embeddings (n, D) float32, L2-normalised; sightings: None, not known."""
-        assert embeddings.shape == (len(paths), self.spec.embedding) and len(stamps) == len(paths)
+        assert embeddings.shape == (len(paths), self.spec.embedding) and stamps.shape == (len(paths), 2)
         before = self.kind
         self.paths += paths
         self.sightings += [UNKNOWN] * len(paths) if sightings is None else sightings
@@ -156,12 +157,14 @@ class GalleryIndex:
             with np.load(path, allow_pickle=False) as arrays:
                 spec = parse_json(_as_text(arrays["card"]), IndexSpec, f"{path}, its card", ANEW)
                 paths, stamps, content = _as_text(arrays["paths"]), arrays["stamps"], arrays["index"]
+                if stamps.ndim == 1:  # of an index that was written before sizes were kept
+                    stamps = np.stack([stamps, np.full_like(stamps, -1)], axis=1)
                 seen = _sightings(arrays, len(stamps))
                 means = None
                 if "means" in arrays:
                     cameras = tuple(_as_text(arrays["cameras"]).split("\0"))
                     means = CameraMeans(cameras, arrays["means"], arrays["camera_images"])
-            if content.dtype != np.uint8 or stamps.dtype != np.int64 or stamps.ndim != 1:
+            if content.dtype != np.uint8 or stamps.dtype != np.int64 or stamps.shape[1:] != (2,):
                 raise ValueError(f"index is {content.dtype}, stamps are {stamps.dtype} {stamps.shape}")
             if spec.camera_means and paths and means is None:
                 raise ValueError("its cameras' means are not there")

@@ -27,9 +27,13 @@ def embeddings(count: int, seed: int = 0) -> np.ndarray:
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
+def stamps(rows: range) -> np.ndarray:
+    return np.stack([np.arange(rows.start, rows.stop), np.full(len(rows), 100)], axis=1)
+
+
 def filled(features: np.ndarray, kind: Kind = "flat") -> GalleryIndex:
     index = GalleryIndex(IndexSpec("fingerprint", 80, 40, WIDTH, kind))
-    index.add(features, [f"/g/{row}.jpg" for row in range(len(features))], np.arange(len(features)))
+    index.add(features, [f"/g/{row}.jpg" for row in range(len(features))], stamps(range(len(features))))
     return index
 
 
@@ -43,14 +47,14 @@ def nearest_by_hand(queries: np.ndarray, gallery: np.ndarray, k: int) -> tuple[n
 def test_added_removed_and_loaded_it_finds_what_a_search_by_hand_finds(kind: Kind, tmp_path: Path) -> None:
     features, queries = embeddings(900), embeddings(20, seed=0)
     index = filled(features[:700], kind)
-    index.add(features[700:], [f"/g/{row}.jpg" for row in range(700, 900)], np.arange(700, 900))
+    index.add(features[700:], [f"/g/{row}.jpg" for row in range(700, 900)], stamps(range(700, 900)))
     index.save(tmp_path / "index")
     index = GalleryIndex.load(tmp_path / "index")
     gone = np.arange(0, 900, 3)
     index.remove(gone)
     kept = np.delete(np.arange(900), gone)
     assert index.paths == [f"/g/{row}.jpg" for row in kept]
-    assert (index.stamps == kept).all()
+    assert (index.stamps[:, 0] == kept).all() and (index.stamps[:, 1] == 100).all()
     np.testing.assert_array_equal(index.embeddings(), features[kept])
     hits = index.search(queries, 5)
     rows, distances = nearest_by_hand(queries, features[kept], 5)
@@ -65,7 +69,7 @@ def test_auto_changes_its_kind_as_the_gallery_grows_and_shrinks(monkeypatch: pyt
     features = embeddings(800)
     index = filled(features[:400], "auto")
     assert index.kind == "flat"
-    index.add(features[400:], [f"/g/{row}.jpg" for row in range(400, 800)], np.zeros(400, np.int64))
+    index.add(features[400:], [f"/g/{row}.jpg" for row in range(400, 800)], stamps(range(400, 800)))
     assert index.kind == "ivf" and isinstance(index._index, faiss.IndexIVFFlat)
     np.testing.assert_array_equal(index.embeddings(), features)
     index.remove(np.arange(600))
@@ -81,7 +85,7 @@ def test_emptied_and_filled_again(kind: Kind, tmp_path: Path) -> None:
     index.save(tmp_path / "index")
     index = GalleryIndex.load(tmp_path / "index")
     assert len(index) == 0 and index.embeddings().shape == (0, WIDTH)
-    index.add(features[:4], list("abcd"), np.zeros(4, np.int64))
+    index.add(features[:4], list("abcd"), stamps(range(4)))
     assert index.search(features[2:3], 10).rows[0, 0] == 2
     assert index.search(features[2:3], 10).rows.shape == (1, 4)
 

@@ -212,6 +212,21 @@ def test_answers_are_told_where_the_sheet_cannot_be_written(
     assert told.out.splitlines()[0].endswith(f"\t{query}")
 
 
+def test_a_photo_replaced_by_another_of_the_same_date_is_noticed_by_its_size(
+    run: Path, gallery: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = shutil.copy(gallery / "a" / "1.png", tmp_path / "query.png")
+    replaced = gallery / "a" / "1.png"
+    date = replaced.stat().st_mtime_ns
+    with Image.open(replaced) as image:
+        image.resize((7, 9)).save(replaced)
+    os.utime(replaced, ns=(date, date))
+    call("--checkpoint", run, "--index", built, "--query", query)
+    assert f"changed since being embedded, first {replaced}; " in capsys.readouterr().err
+    call("--checkpoint", run, "--index", built, "--add", gallery)
+    assert ": 1 added," in capsys.readouterr().err
+
+
 def test_photos_that_went_or_changed_since_are_named(
     run: Path, gallery: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -148,7 +148,10 @@ def test_an_index_of_before_answers_by_image_and_refuses_tracks(
 ) -> None:
     old = tmp_path / "old.idx"
     with np.load(built) as arrays, old.open("wb") as file:
-        np.savez(file, **{name: arrays[name] for name in ("card", "paths", "stamps", "index")})
+        kept = {name: arrays[name] for name in ("card", "paths", "stamps", "index")}
+        np.savez(file, **kept | {"stamps": kept["stamps"][:, 0]})
+    call("--checkpoint", run, "--index", old, "--add", crops)
+    assert ": 0 added," in capsys.readouterr().err, "their sizes are not known, their dates are the same"
     asked = ("--checkpoint", run, "--index", old, "--query", crops / "door/1/000001.png")
     assert len(lines_of(capsys, *asked)) == 8
     for more in (("--by", "track"), ("--in-camera", "door")):
