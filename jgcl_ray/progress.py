@@ -35,11 +35,15 @@ class LinesNowAndThen:
     def __init__(self, console: Console) -> None:
         self._console, self._last = console, monotonic()
 
+    def printed(self) -> None:
+        """Something else was: the next line waits from now on."""
+        self._last = monotonic()
+
     def tell(self, what: str, done: int, total: int | None) -> None:
         """Print how far something is, unless the last line is younger than LINE_EVERY."""
         if self._console.is_terminal or monotonic() - self._last < LINE_EVERY:
             return
-        self._last = monotonic()
+        self.printed()
         line = f"{what}: {done:,}" if total is None else f"{what}: {done:,} of {total:,}"
         self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 

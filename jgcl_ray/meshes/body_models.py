@@ -116,11 +116,12 @@ class AnnyBody:
         return output
 
 
-def _load_anny() -> Any:
-    """Anny's network, from tables that are made on a machine's first use, with one thread and by one process.
+def make_anny_tables() -> Path:
+    """The folder of the tables that Anny's network is read from, made on a machine's first use, with one thread.
 
     Where Anny's cache lacks them it makes them itself, but then of two processes each makes its own, whose last bits
-    differ (a singular value decomposition), and one that is killed meanwhile leaves half a file.
+    differ (a singular value decomposition), and one that is killed meanwhile leaves half a file. Whoever starts
+    processes that need them calls this before: else all but one of them say that they wait.
     """
     tables = cache_folder() / f"anny-{version('anny')}"
     if not tables.exists():
@@ -135,6 +136,11 @@ def _load_anny() -> Any:
                     if not step.name.startswith("build_compact_model_data"):
                         step.unlink()
                 partial.rename(tables)
+    return tables
+
+
+def _load_anny() -> Any:
+    tables = make_anny_tables()
     try:
         return _anny_with(tables)
     except SafetensorError as error:

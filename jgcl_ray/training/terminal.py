@@ -132,7 +132,8 @@ def _watch(folder: Path, table: _Table, warnings: _Tail, console: Console, done:
                     highlight=False,
                     soft_wrap=True,
                 )
-            table.update()
+            if table.update():
+                lines.printed()
             now = _read(folder / PROGRESS)
             if now is not None:
                 what = now.stage if now.epoch is None else f"{now.stage} {now.epoch + 1}"
@@ -173,10 +174,11 @@ class _Table:
     def __init__(self, path: Path, console: Console) -> None:
         self._records, self._console = _Tail(path), console
         self._labelling: Mapping[str, Any] = {}
-        self._begun = False
+        self._rows = 0
 
-    def update(self) -> None:
-        """Print the epochs that were closed since the last time."""
+    def update(self) -> bool:
+        """Print the epochs that were closed since the last time; whether there were any."""
+        before = self._rows
         for line in self._records.lines():
             record = parse_record(line)
             if record is None:  # damaged: the run itself names it when it goes on
@@ -189,13 +191,14 @@ class _Table:
                 )
             if "num_clusters" in record:
                 self._labelling = {name: value for name, value in record.items() if name not in _SCORES}
+        return self._rows > before
 
     def _print(self, record: Mapping[str, Any], epoch: int | str) -> None:
-        if not self._begun:
-            self._begun = True
+        if not self._rows:
             self._console.print(
                 " ".join(f"{title:>{width}}" for title, width in _COLUMNS), style="bold", soft_wrap=True
             )
+        self._rows += 1
         labels = record["stage"] != "generation"
         values = (
             record["stage"],

@@ -12,9 +12,10 @@ import pytest
 from rich.console import Console
 
 from jgcl_ray.evaluation.evaluator import Scores
+from jgcl_ray.progress import LinesNowAndThen
 from jgcl_ray.training.checkpoint import Position
 from jgcl_ray.training.loop import Outcome
-from jgcl_ray.training.terminal import METRICS, WARNINGS, ProgressFile, last_line, shown
+from jgcl_ray.training.terminal import METRICS, WARNINGS, ProgressFile, _Table, last_line, shown
 
 LABELLED = {"stage": "joint", "epoch": 0, "step": 3, "num_clusters": 21.0, "num_outliers": 4.0, "eps": 0.4321}
 CLOSED = {"stage": "joint", "epoch": 0, "step": 9, "images_per_second": 12.34, "mAP": 0.5678, "seconds_train": 7.0}
@@ -46,6 +47,23 @@ def test_a_log_has_a_line_now_and_then_within_a_long_epoch(tmp_path: Path, monke
     ProgressFile(tmp_path).write(stage="joint", epoch=4, batch=7, batches=2000, step=4, numbers={"loss": 1.0})
     with shown(tmp_path, Console(file=out, width=200)):
         wait_for(lambda: "joint 5: 7 of 2,000\n" in out.getvalue())
+
+
+def test_a_row_of_the_table_is_such_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where epochs are longer than LINE_EVERY, each would else begin with `1 of 20` below the row before."""
+    now = iter([0.0, *[29.0] * 3, *[40.0] * 1000])
+    monkeypatch.setattr("jgcl_ray.progress.monotonic", lambda: next(now))
+    lines = LinesNowAndThen(Console(file=(out := io.StringIO()), width=200))  # at 0 s
+    lines.tell("joint 1", 19, 20)  # at 29 s
+    lines.printed()
+    lines.tell("joint 2", 1, 20)
+    lines.tell("joint 2", 2, 20)  # at 40 s
+    assert not out.getvalue()
+    (tmp_path / METRICS).write_text("")
+    table = _Table(tmp_path / METRICS, Console(file=io.StringIO(), width=200))
+    assert not table.update()
+    (tmp_path / METRICS).write_text(json.dumps(LABELLED) + "\n" + json.dumps(CLOSED) + "\n")
+    assert table.update() and not table.update()
 
 
 def test_scores_of_the_start_have_a_line_of_their_own(tmp_path: Path) -> None:

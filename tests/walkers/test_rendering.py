@@ -158,6 +158,23 @@ def test_who_comes_second_waits_and_finds_the_set(
     assert_same(pictures(tmp_path / "set"), pictures(root))
 
 
+def test_tables_are_made_before_the_processes_that_need_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else all but one of them say on a machine's first run that they wait for another process."""
+    from jgcl_ray.data.walkers import rendering
+
+    done: list[str] = []
+
+    def started(*_: object, **__: object) -> None:
+        done.append("processes")
+        raise InterruptedError
+
+    monkeypatch.setattr(rendering, "make_anny_tables", lambda: done.append("tables"))
+    monkeypatch.setattr(rendering, "ProcessPoolExecutor", started)
+    with pytest.raises(InterruptedError):
+        render(tmp_path / "set", SIZE, seed=5, workers=2)
+    assert done == ["tables", "processes"]
+
+
 def test_finished_set_is_kept_and_another_is_refused(root: Path) -> None:
     before = (root / "views.npz").stat().st_mtime_ns
     render(root, SIZE, seed=5, workers=1)

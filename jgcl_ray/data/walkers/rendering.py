@@ -31,6 +31,7 @@ from jgcl_ray.data.walkers.photos import FOLDERS, Photo, Plan
 from jgcl_ray.data.walkers.plan import draw_plan
 from jgcl_ray.data.walkers.tracks import TRACKS_FILE, write_tracks
 from jgcl_ray.errors import UserError
+from jgcl_ray.meshes.body_models import make_anny_tables
 from jgcl_ray.meshes.gait import ARMS
 from jgcl_ray.meshes.projection_folders import TRUTH, VIEWS, SplitName, view_folder
 from jgcl_ray.meshes.walker_files import ARRAYS, MANIFEST, remedy
@@ -187,6 +188,7 @@ def _render_all(plan: Plan, rows: list[int], folder: Path, size: WalkersSize, wo
         finally:
             torch.set_num_threads(threads)
         return
+    make_anny_tables()
     # Spawned, not forked: torch and Embree run threads.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
