@@ -75,7 +75,7 @@ def test_projections_are_drawn_by_a_local_ray(tmp_path: Path, smpl_npz: Path) ->
     environment = {**os.environ, "RAY_ADDRESS": "local"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert result.returncode == 0, result.stderr
-    assert "160 pictures drawn, 0 kept" in result.stdout and "20/20" in result.stderr
+    assert "160 pictures drawn, 0 kept" in result.stdout
     assert len(list((tmp_path / "out").rglob("*.png"))) == 160
     (tmp_path / "out" / "train" / "render" / names[3].replace(".jpg", ".png")).unlink()
     np.savez(tmp_path / "parameters.npz", **make_parameters(names, betas=np.zeros((20, 10))))
