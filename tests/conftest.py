@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+
+# A shell without job control starts what it puts in the background deaf to Ctrl-C, and so is all that starts there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Test processes side by side (pytest-xdist) share the cores; set before torch, faiss and numpy start their threads.
 if "PYTEST_XDIST_WORKER" in os.environ:
