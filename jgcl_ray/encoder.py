@@ -249,7 +249,8 @@ class Encoder:
         """As `read`, at each of the sizes."""
         try:
             if isinstance(image, Image.Image):
-                return [resize(as_rgb(image), *size, self.resampling) for size in sizes]
+                rgb = as_rgb(image)
+                return [resize(rgb, *size, self.resampling) for size in sizes]
             encoded = [io.BytesIO(image) if isinstance(image, bytes) else Path(image) for _ in sizes]
             return [read_rgb(given, *size, self.resampling) for given, size in zip(encoded, sizes, strict=True)]
         except UnreadableImage as error:

@@ -16,8 +16,8 @@ PACKAGE = Path(jgcl_ray.__file__).parent
 # and from those below, within functions, too.
 LAYERS = (
     "errors floats atomic batches cache progress strict_yaml choices config config_sections learning_sections "
-    "contact_sheet storage distributed ray_cluster camera_means image_files stored_files run_records arguments "
-    "ownership places wording writer_lock",
+    "contact_sheet storage distributed ray_cluster ray_map camera_means image_files stored_files run_records "
+    "arguments ownership places wording writer_lock",
     "models memories pseudo_labels mlflow_mirror run_log",
     "meshes losses",
     "data",

@@ -25,10 +25,10 @@ from jgcl_ray.meshes.body_models import anny_body
 from jgcl_ray.meshes.cameras import Camera
 from jgcl_ray.meshes.embree_renderer import EmbreeMesh
 from jgcl_ray.meshes.gait import ARMS, draw_gait, joint_rotations
-from jgcl_ray.meshes.ray_map import map_over_cluster
 from jgcl_ray.meshes.shading import see_reference
 from jgcl_ray.meshes.walking_pose import MOVED, rotation_vectors
 from jgcl_ray.places import check_folder
+from jgcl_ray.ray_map import map_over_cluster
 from jgcl_ray.stored_files import read_arrays
 
 HEIGHT, WIDTH = 112, 80  # pixels of a cut-out

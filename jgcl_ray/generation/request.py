@@ -17,11 +17,11 @@ from jgcl_ray.generation.surface_people import check_bodies, surface_config, sur
 from jgcl_ray.generation.view_generator import ViewGenerator
 from jgcl_ray.meshes.correspondence import Refine
 from jgcl_ray.meshes.projection_folders import VIEWS
-from jgcl_ray.meshes.ray_map import map_over_cluster
 from jgcl_ray.models.textured_generator import WEIGHTS, check_size, load_views, refined
 from jgcl_ray.ownership import is_view_scores
 from jgcl_ray.places import absolute, check_file, check_folder
 from jgcl_ray.progress import tracked
+from jgcl_ray.ray_map import map_over_cluster
 from jgcl_ray.writer_lock import only_writer
 
 GRID = 12  # photos on the sheet

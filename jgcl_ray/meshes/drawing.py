@@ -22,9 +22,9 @@ from jgcl_ray.meshes.body_models import BodyModel
 from jgcl_ray.meshes.body_parameters import BodyParameters, read_body_parameters
 from jgcl_ray.meshes.cameras import Camera, Mesh
 from jgcl_ray.meshes.projection_folders import VIEWS, SplitName, listing, view_folder
-from jgcl_ray.meshes.ray_map import map_over_cluster
 from jgcl_ray.meshes.renderers import open_renderer, resolve_renderer
 from jgcl_ray.meshes.shading import PreparedMesh, Renderer, Scene, render_grey, see_reference, to_uint8
+from jgcl_ray.ray_map import map_over_cluster
 
 UP = (0.0, -1.0, 0.0)  # the image's vertical axis in the camera's axes
 

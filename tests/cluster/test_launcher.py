@@ -66,8 +66,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cluster = folder / "local.yaml"
     cluster.write_text(text)
     (folder / "one").write_text("1")  # what the head's shell puts in, as gpu.yaml does with MLflow's address
-    settings = ("run.stages=[warmup]", "pseudo_labels.num_cpus=0", "scaling.threads_per_worker=1", "run.log_every=99")
-    given = " ".join(arguments(walkers, folder / "runs", *settings))
+    given = " ".join(arguments(walkers, folder / "runs", "scaling.threads_per_worker=1", "run.log_every=99"))
     script = LAPTOP.format(cluster=cluster, folder=folder, arguments=given)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHON"))}
     environment |= {
@@ -126,7 +125,7 @@ def test_the_run_ends_on_its_scores_and_comes_back(session: Path) -> None:
     results = session / "results"
     assert records(results) == records(session / "runs" / "walkers")
     assert "log_every: 1" in (results / "config.yaml").read_text()
-    assert {record["stage"] for record in records(results)} == {"warmup"}
+    assert {record["stage"] for record in records(results)} == {"warmup", "generation", "joint"}
     assert (results / "checkpoints" / "latest" / "encoder.safetensors").is_file()
 
 

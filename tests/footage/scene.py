@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 WIDTH, HEIGHT, RATE = 160, 120, 10.0
+COUNT = 40  # frames: four seconds
 COLOURS = ((220, 40, 40), (40, 200, 60), (50, 80, 230))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import scene
 from PIL import Image
+from scene import COUNT
 
 from jgcl_ray.config import DataConfig
 from jgcl_ray.data.datasets.folder import read_folder
@@ -27,16 +28,6 @@ from jgcl_ray.footage.command import Request, extract_crops
 from jgcl_ray.footage.sampling import Sampling
 from jgcl_ray.footage.sources import Source, sequences
 from jgcl_ray.footage.summary import write_tables
-
-COUNT = 40  # frames: four seconds
-
-
-@pytest.fixture
-def door(tmp_path: Path) -> Source:
-    frames = scene.write_frames(tmp_path / "door", COUNT)
-    tracks = tmp_path / "door.txt"
-    tracks.write_text(scene.mot_lines(COUNT))
-    return Source("door", frames=frames, tracks=tracks, fps=scene.RATE)
 
 
 def table(file: Path) -> list[dict[str, str]]:
@@ -431,41 +422,6 @@ def test_a_crossing_is_avoided(tmp_path: Path) -> None:
     extract_crops(Request((Source("c", frames=frames, tracks=tracks, fps=10.0),), tmp_path / "crops"))
     rows = table(tmp_path / "crops" / "tracks.csv")
     assert len(rows) > 8 and max(float(row["overlap"]) for row in rows) <= 0.7
-
-
-BAD = {
-    "no camera": (["--frames", "x", "--tracks", "y"], "--camera NAME is missing"),
-    "nothing": ([], "no camera: give"),
-    "neither video nor frames": (["--camera", "a", "--tracks", "y"], "give either --video FILE or --frames DIR"),
-    "no tracks": (["--camera", "a", "--frames", "{door}"], "--tracks is missing"),
-    "no such file": (["--camera", "a", "--frames", "{door}", "--tracks", "nowhere.txt"], "no such file"),
-    "a path as a name": (["--camera", "a/b", "--frames", "{door}", "--tracks", "{tracks}"], "a name that a folder"),
-    "a table's name": (["--camera", "tracks.csv", "--frames", "{door}", "--tracks", "{tracks}"], "a table's name"),
-    "a long name": (["--camera", "é" * 100, "--frames", "{door}", "--tracks", "{tracks}"], "too long"),
-    "no time": (
-        ["--camera", "a", "--frames", "{door}", "--tracks", "{tracks}", "--start", "nan"],
-        "--start nan: seconds",
-    ),
-    "no rate": (["--camera", "a", "--frames", "{door}", "--tracks", "{tracks}", "--fps", "1e-320"], "above 0.0001"),
-    "twice": (["--camera", "a", "--camera", "a"], "given twice"),
-    "before its camera": (["--fps", "3", "--camera", "a", "--camera", "b"], "stands before the first --camera"),
-    "an unknown format": (
-        ["--camera", "a", "--frames", "{door}", "--tracks", "{tracks}", "--format", "xyz"], "known are auto, mot"
-    ),
-    "an unknown detector": (["--camera", "a", "--frames", "{door}", "--detect", "xyz"], "known are auto,"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_commands_are_told_in_one_line(
-    tmp_path: Path, door: Source, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    arguments, message = BAD[name]
-    told = [part.format(door=door.frames, tracks=door.tracks) for part in arguments]
-    with pytest.raises(SystemExit) as ended:
-        main([*told, "--out", str(tmp_path / "crops")])
-    err = capsys.readouterr().err
-    assert ended.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and message in err
 
 
 def test_directions_are_those_of_files(tmp_path: Path, door: Source) -> None:

@@ -14,8 +14,8 @@ import ray
 from mesh_samples import make_parameters
 
 from jgcl_ray.errors import UserError
-from jgcl_ray.meshes.ray_map import map_over_cluster
 from jgcl_ray.ray_cluster import ray_cluster
+from jgcl_ray.ray_map import map_over_cluster
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +70,14 @@ def test_projections_are_drawn_by_a_local_ray(tmp_path: Path, smpl_npz: Path) ->
     """The command line with two workers, in a process of its own, which starts and ends a Ray."""
     names = [f"{number:04d}_c1s1_000001_00.jpg" for number in range(20)]
     np.savez(tmp_path / "parameters.npz", **make_parameters(names))
-    command = [sys.executable, "-m", "jgcl_ray.meshes.projections", "--parameters", tmp_path / "parameters.npz"]
+    program = "from jgcl_ray import progress\nprogress.LINE_EVERY = 0.0\n"
+    program += "from jgcl_ray.meshes.projections import main\nmain()"
+    command = [sys.executable, "-c", program, "--parameters", tmp_path / "parameters.npz"]
     command += ["--smpl", smpl_npz, "--out", tmp_path / "out", "--size", "32x16", "--workers", "2"]
     environment = {**os.environ, "RAY_ADDRESS": "local"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert result.returncode == 0, result.stderr
-    assert "160 pictures drawn, 0 kept" in result.stdout
+    assert "160 pictures drawn, 0 kept" in result.stdout and "20 of 20\n" in result.stderr
     assert len(list((tmp_path / "out").rglob("*.png"))) == 160
     (tmp_path / "out" / "train" / "render" / names[3].replace(".jpg", ".png")).unlink()
     np.savez(tmp_path / "parameters.npz", **make_parameters(names, betas=np.zeros((20, 10))))
